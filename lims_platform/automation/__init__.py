@@ -1,0 +1,4 @@
+"""When and whether: jobs, schedules, asset checks, progress on the console, the event log's storage.
+
+Not here: what an asset computes.
+"""

@@ -1,0 +1,211 @@
+"""Gold: features, operational marts, scores and reports, each dated by the day it speaks of.
+
+Here: one Pandera model per gold table. Feature tables are point-in-time: a row dated D uses what was known before the end
+of D. Not here: formulas (``laboratory``), models (``learning``).
+"""
+
+from __future__ import annotations
+
+import pandera.polars as pa
+import polars as pl
+
+from lims_platform.contracts.base import Table, UtcTime, column, table
+
+RISK_LEVELS = ["LOW", "MEDIUM", "HIGH", "CRITICAL"]
+
+
+class _Dated(pa.DataFrameModel):
+    as_of_date: pl.Date = column("The day the row speaks of, in the laboratory's calendar; partition column")
+
+
+class DeviceFailureFeatures(_Dated):
+    """One row per device and day since its installation, on a complete calendar, as known at the end of the day."""
+
+    device_id: str = column("The analyser")
+    device_type: str = column("Chemistry, haematology, …", nullable=True)
+    facility_id: str = column("Where it stands", nullable=True)
+    calibration_overdue: bool = column("More than 30 days since the last calibration, or none known", nullable=True)
+    maintenance_overdue: bool = column("More than 90 days since the last maintenance, or none known", nullable=True)
+    calibration_overdue_days: float = column("Days beyond 30 since the last calibration", unit="d", nullable=True)
+    maintenance_overdue_days: float = column("Days beyond 90 since the last maintenance", unit="d", nullable=True)
+    error_rate_7d: float = column("Errors / (results + 1) over 7 calendar days", ge=0)
+    warning_rate_7d: float = column("Warnings / (results + 1) over 7 calendar days", ge=0)
+    qc_pass_rate_7d: float = column("Controls passed / controls, 7 days; null without any", nullable=True, ge=0, le=1)
+    result_volume: pl.Int64 = column("Results of the day", ge=0)
+    result_volume_trend: float = column("(volume - mean of 30 days) / (mean of 30 days + 1)")
+    avg_turnaround_time_7d: float = column("Mean turnaround of 7 days", unit="h", nullable=True)
+    device_age_months: float = column("Months since installation", nullable=True)
+    last_failure_days: float = column("Days since the last FAILURE; null if none is known", unit="d", nullable=True)
+    errors_1d: pl.Int64 = column("Errors of the day", ge=0)
+    error_trend: float = column("(errors a day over 7 days - over 30) / (over 30 + 1)")
+    warning_trend: float = column("(warnings a day over 7 days - over 30) / (over 30 + 1)")
+    error_burst_7d: float = column("Most errors on one of 7 days / (errors a day over 30 + 1)", ge=0)
+    qc_bias_7d: float = column("Mean over analyte and level of |mean z| of 7 days", nullable=True, ge=0)
+    qc_bias_max_7d: float = column("Largest |mean z| of an analyte and level, 7 days", nullable=True, ge=0)
+    qc_imprecision_7d: float = column("SD of z about its analyte-and-level mean, 7 days", nullable=True, ge=0)
+    turnaround_trend: float = column("Mean turnaround of 7 days / of 30 days", nullable=True)
+    sister_error_contrast: float = column("error_rate_7d minus the median of devices of its type", nullable=True)
+    failures_90d: pl.Int64 = column("FAILURE episodes of 90 days", ge=0)
+    in_outage: bool = column("A FAILURE within the last 24 h, or a working day without a result after one")
+
+    class Config:
+        name = "device_failure_features"
+        strict = True
+
+
+class OutbreakRiskFeatures(_Dated):
+    """One row per pathogen, facility (ALL: every facility) and day of specimen collection, patients counted once."""
+
+    loinc_code: str = column("LOINC code of the pathogen test")
+    pathogen: str = column("Its name")
+    facility_id: str = column("The site; ALL for the whole laboratory")
+    positive_rate_7d: float = column("Positives / tests of the 7 days; null without tests", nullable=True, ge=0, le=1)
+    total_tests_7d: pl.Int64 = column("Patients tested, once per episode window", ge=0)
+    positive_tests_7d: pl.Int64 = column("Patients first positive, once per episode window", ge=0)
+    case_count_delta: pl.Int64 = column("Positives of 7 days minus those of the 7 days before")
+    seasonal_baseline: float = column("Expected positives of 7 days from the season; null if unknown", nullable=True)
+    seasonal_deviation: float = column("(positives - baseline) / sqrt(baseline + 1)", nullable=True)
+    expected_cases: float = column("Detector's expectation; null until a detector ran", nullable=True)
+    threshold_cases: float = column("Detector's threshold; null until a detector ran", nullable=True)
+    temporal_cluster_score: float = column("Poisson tail -log10 p against the 28 days before, 0-10", nullable=True)
+    geographic_cluster_score: float = column("Share of the positives beyond the site's share of tests", nullable=True)
+    outbreak_risk_score: float = column("0 to 100", ge=0, le=100)
+    risk_level: str = column("LOW, MEDIUM or HIGH", isin=["LOW", "MEDIUM", "HIGH"])
+
+    class Config:
+        name = "outbreak_risk_features"
+        strict = True
+
+
+class QualityAnomalyFeatures(_Dated):
+    """One row per analyte and day with results."""
+
+    loinc_code: str = column("LOINC code")
+    analyte: str = column("Name of the analyte", nullable=True)
+    results: pl.Int64 = column("Results of the day", ge=0)
+    outlier_rate: float = column("Share beyond 3 robust SD of the 28 days before", nullable=True, ge=0, le=1)
+    distribution_shift: float = column("|median - median of 28 days| / robust SD", nullable=True, ge=0)
+    missing_data_rate: float = column("Quarantined / all rows of the analyte's codes", ge=0, le=1)
+    device_consistency_score: float = column("SD of device medians / allowable error", nullable=True, ge=0)
+    quality_anomaly: bool = column("Any of the four beyond its limit")
+
+    class Config:
+        name = "quality_anomaly_features"
+        strict = True
+
+
+class WestgardViolations(_Dated):
+    """One row per violated rule, run and control level."""
+
+    device_id: str = column("The analyser")
+    loinc_code: str = column("LOINC code")
+    analyte: str = column("Name of the analyte", nullable=True)
+    qc_level: str = column("Control level")
+    rule: str = column("1-2s, 1-3s, 2-2s, R-4s, 4-1s or 10x")
+    severity: str = column("warning or rejection", isin=["warning", "rejection"])
+    run_id: str = column("Analytical run", nullable=True)
+    run_at: UtcTime = column("When the run that completed the violation ran")
+    first_run_at: UtcTime = column("When the first run involved ran")
+    z: float = column("z of the completing control")
+
+    class Config:
+        name = "westgard_violations"
+        strict = True
+
+
+class TurnaroundKpis(_Dated):
+    """One row per facility, priority and day of result."""
+
+    facility_id: str = column("The site; ALL for the whole laboratory")
+    priority: str = column("Order priority; UNKNOWN where none is given")
+    results: pl.Int64 = column("Results with a usable turnaround", ge=0)
+    flagged: pl.Int64 = column("Results with a negative or absent time", ge=0)
+    total_median_hours: float = column("Collected to resulted, median", unit="h", nullable=True)
+    total_p90_hours: float = column("Collected to resulted, 90th percentile", unit="h", nullable=True)
+    pre_analytical_median_hours: float = column("Collected to received, median", unit="h", nullable=True)
+    pre_analytical_p90_hours: float = column("Collected to received, 90th percentile", unit="h", nullable=True)
+    in_lab_median_hours: float = column("Received to verified or resulted, median", unit="h", nullable=True)
+    in_lab_p90_hours: float = column("Received to verified or resulted, 90th percentile", unit="h", nullable=True)
+
+    class Config:
+        name = "turnaround_kpis"
+        strict = True
+
+
+class DataQualityScorecard(_Dated):
+    """One row per source, test code, device and day; shares from 0 to 1."""
+
+    source: str = column("Source")
+    test_code: str = column("Local test code; (none) where absent")
+    device_id: str = column("Analyser; (none) where absent")
+    rows: pl.Int64 = column("Live rows", ge=1)
+    valid_rows: pl.Int64 = column("Rows in silver", ge=0)
+    completeness: float = column("Rows with value, unit or coded value, and all times", ge=0, le=1)
+    validity: float = column("Rows that could be standardised", ge=0, le=1)
+    uniqueness: float = column("Rows without a conflicting duplicate", ge=0, le=1)
+    timeliness: float = column("Rows known within a day of the result", ge=0, le=1)
+    conformity: float = column("Rows whose unit and value were written in the standard form", ge=0, le=1)
+
+    class Config:
+        name = "data_quality_scorecard"
+        strict = True
+
+
+class DeviceRiskScores(_Dated):
+    """One row per device and day: the champion's score."""
+
+    device_id: str = column("The analyser")
+    device_type: str = column("Chemistry, haematology, …", nullable=True)
+    facility_id: str = column("Where it stands", nullable=True)
+    failure_probability: float = column("P(FAILURE within the next 7 days)", ge=0, le=1)
+    risk_score: float = column("100 × probability rank-free, 0 to 100", ge=0, le=100)
+    risk_level: str = column("LOW, MEDIUM, HIGH or CRITICAL", isin=RISK_LEVELS)
+    recommended_action: str = column("What to do")
+    top_factors: str = column("The three features that raise this score most", nullable=True)
+    model_name: str = column("Registered model")
+    model_version: str = column("Registry version that scored")
+    scored_at: UtcTime = column("When it was scored")
+
+    class Config:
+        name = "device_risk_scores"
+        strict = True
+
+
+class DriftReport(_Dated):
+    """One row per subject and statistic: analytes (KS, Wasserstein), features (PSI) and devices (z of daily means)."""
+
+    kind: str = column("analyte, feature or device", isin=["analyte", "feature", "device"])
+    subject: str = column("LOINC code, feature name, or device")
+    loinc_code: str = column("LOINC code of a device's row", nullable=True)
+    name: str = column("Readable name", nullable=True)
+    statistic: str = column("ks, wasserstein, psi or z")
+    value: float = column("The statistic", nullable=True)
+    effect: float = column("Its effect size: KS distance, SDs, PSI, or bias in units of allowable error", nullable=True)
+    p_value: float = column("p value, where the statistic has one", nullable=True, ge=0, le=1)
+    q_value: float = column("Benjamini-Hochberg over the report", nullable=True, ge=0, le=1)
+    reference_rows: pl.Int64 = column("Rows of the reference period", ge=0)
+    current_rows: pl.Int64 = column("Rows of the current period", ge=0)
+    reference_mean: float = column("Mean of the reference period", nullable=True)
+    current_mean: float = column("Mean of the current period", nullable=True)
+    alert_level: str = column("LOW, MEDIUM, HIGH or CRITICAL", isin=RISK_LEVELS)
+    outcome: str = column("'evaluated', or why not")
+
+    class Config:
+        name = "drift_report"
+        strict = True
+
+
+_DAY = "as_of_date"
+GOLD_TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        table("gold", ("device_id", _DAY), _DAY, DeviceFailureFeatures),
+        table("gold", ("loinc_code", "facility_id", _DAY), _DAY, OutbreakRiskFeatures),
+        table("gold", ("loinc_code", _DAY), _DAY, QualityAnomalyFeatures),
+        table("gold", ("device_id", "loinc_code", "qc_level", "rule", "run_at"), _DAY, WestgardViolations),
+        table("gold", ("facility_id", "priority", _DAY), _DAY, TurnaroundKpis),
+        table("gold", ("source", "test_code", "device_id", _DAY), _DAY, DataQualityScorecard),
+        table("gold", ("device_id", _DAY), _DAY, DeviceRiskScores),
+        table("gold", ("kind", "subject", "loinc_code", "statistic", _DAY), _DAY, DriftReport),
+    )
+}

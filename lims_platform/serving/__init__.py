@@ -1,0 +1,1 @@
+"""The real-time API (a later issue). Nothing imports this room."""

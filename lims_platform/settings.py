@@ -1,0 +1,117 @@
+"""One typed Settings: the only place that reads the environment (prefix LIMS_).
+
+Here: what an operator may set, its default and its meaning. Not here: data/reference, which a laboratory edits.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A setting has a value the platform cannot use; the message is one line naming the variable."""
+
+
+class Settings(BaseSettings):
+    """What an operator sets. Paths are absolute after loading; days are calendar days in ``timezone``."""
+
+    model_config = SettingsConfigDict(env_prefix="LIMS_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(REPOSITORY / "data", description="Everything the platform writes")
+    reference_dir: Path = Field(REPOSITORY / "data" / "reference", description="The CSV files the laboratory edits")
+    sources: Path | None = Field(None, description="Path of sources.yaml; the demo laboratory when absent")
+    start_date: date | None = Field(None, description="First daily partition; default: 420 days before today")
+    timezone: str = Field("Europe/Berlin", description="The laboratory's calendar: days and partitions are cut in this zone")
+    pseudonym_key_file: Path | None = Field(None, description="Secret key; the demo makes its own under the data directory")
+    environment: Literal["demo", "production"] = Field("demo", description="production refuses demo keys and defaults")
+    mlflow_tracking_uri: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "LIMS_MLFLOW_TRACKING_URI"),
+        description="MLflow's tracking store; default: SQLite under the data directory",
+    )
+    chunk_rows: int = Field(2_000_000, ge=1_000, description="Source rows a bronze chunk aims at; bounds its memory")
+    vanished_share: float = Field(0.01, gt=0, le=1, description="A day that lost more than this share is not written")
+    vanished_floor: int = Field(5, ge=1, description="Fewer vanished rows a day than this never stop a run")
+    late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
+    demo_devices: int = Field(40, ge=2, description="Analysers of the demo laboratory")
+    demo_results_per_day: int = Field(1600, ge=10, description="Results a day of the demo laboratory")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
+        return value
+
+    @field_validator("data_dir", "reference_dir", "sources", "pseudonym_key_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The laboratory's time zone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def today(self) -> date:
+        """Today in the laboratory's calendar."""
+        return datetime.now(self.zone).date()
+
+    @property
+    def first_day(self) -> date:
+        """First daily partition."""
+        return self.start_date or self.today - timedelta(days=420)
+
+    @property
+    def lake_dir(self) -> Path:
+        """Delta tables, ``<layer>/<table>``."""
+        return self.data_dir / "lake"
+
+    @property
+    def report_dir(self) -> Path:
+        """Reports and workbooks for people."""
+        return self.data_dir / "reports"
+
+    @property
+    def catalog_path(self) -> Path:
+        """The DuckDB catalogue analysts open."""
+        return self.data_dir / "catalog.duckdb"
+
+    @property
+    def key_path(self) -> Path:
+        """The pseudonym key in force."""
+        return self.pseudonym_key_file or self.data_dir / "secrets" / "pseudonym.key"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry store."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.data_dir / 'mlflow' / 'mlflow.db'}"
+
+
+def load_settings() -> Settings:
+    """Read the environment; raise SettingsError with one clear line for the first wrong value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        variable = name if name.isupper() else f"LIMS_{name.upper()}"
+        raise SettingsError(f"{variable}={first.get('input')!r}: {first['msg']}") from None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return load_settings()
