@@ -46,6 +46,22 @@ class DeviceFailureFeatures(_Dated):
     turnaround_trend: float = column("Mean turnaround of 7 days / of 30 days", nullable=True)
     sister_error_contrast: float = column("error_rate_7d minus the median of devices of its type", nullable=True)
     failures_90d: pl.Int64 = column("FAILURE episodes of 90 days", ge=0)
+    errors_3d: pl.Int64 = column("Errors of 3 days", ge=0)
+    warnings_3d: pl.Int64 = column("Warnings of 3 days", ge=0)
+    error_ewma_3d: float = column("Errors a day, exponentially weighted, half-life 3 days", ge=0)
+    error_ewma_10d: float = column("Errors a day, exponentially weighted, half-life 10 days", ge=0)
+    warning_ewma_3d: float = column("Warnings a day, exponentially weighted, half-life 3 days", ge=0)
+    warning_ewma_10d: float = column("Warnings a day, exponentially weighted, half-life 10 days", ge=0)
+    qc_bias_3d: float = column("Mean over analyte and level of |mean z| of 3 days", nullable=True, ge=0)
+    qc_bias_14d: float = column("Mean over analyte and level of |mean z| of 14 days", nullable=True, ge=0)
+    qc_imprecision_3d: float = column("SD of z about its analyte-and-level mean, 3 days", nullable=True, ge=0)
+    qc_imprecision_14d: float = column("SD of z about its analyte-and-level mean, 14 days", nullable=True, ge=0)
+    qc_bias_trend: float = column("qc_bias_3d minus qc_bias_14d", nullable=True)
+    turnaround_ratio_3d: float = column("Mean turnaround of 3 days / of 30 days", nullable=True)
+    results_30d: pl.Int64 = column("Results of 30 days", ge=0)
+    days_since_calibration: float = column("Days since the last known calibration", unit="d", nullable=True, ge=0)
+    days_since_maintenance: float = column("Days since the last known maintenance", unit="d", nullable=True, ge=0)
+    usage_since_maintenance: float = column("Results since the last known maintenance, 120 days at most", nullable=True)
     in_outage: bool = column("A FAILURE within the last 24 h, or a working day without a result after one")
 
     class Config:
@@ -86,7 +102,7 @@ class QualityAnomalyFeatures(_Dated):
     outlier_rate: float = column("Share beyond 3 robust SD of the 28 days before", nullable=True, ge=0, le=1)
     distribution_shift: float = column("|median - median of 28 days| / robust SD", nullable=True, ge=0)
     missing_data_rate: float = column("Quarantined / all rows of the analyte's codes", ge=0, le=1)
-    device_consistency_score: float = column("SD of device medians / allowable error", nullable=True, ge=0)
+    device_consistency_score: float = column("SD of device medians, net of sampling error, / allowable error", nullable=True, ge=0)
     quality_anomaly: bool = column("Any of the four beyond its limit")
 
     class Config:
