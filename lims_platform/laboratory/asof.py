@@ -148,13 +148,7 @@ def decayed_sums(
     n = len(days)
     whole = (start == np.maximum(event, 0)) & (stop == np.minimum(event + span - 1, n - 1))
     part = np.flatnonzero(~whole)
-    known_for = stop[part] - start[part] + 1
-    row = np.repeat(part, known_for)
-    day = (
-        np.repeat(start[part], known_for)
-        + np.arange(known_for.sum())
-        - np.repeat(np.cumsum(known_for) - known_for, known_for)
-    )
+    row, day = _laid_out(part, start, stop)
     grid = _grid(keys, days)
     for name in values:
         amount = spans[name].to_numpy()
@@ -194,13 +188,7 @@ def latest_known(rows: Frame, by: list[str], value: pl.Expr, name: str, first: d
     best = np.maximum.accumulate(best, axis=1)
     ended = np.flatnonzero(~open_ended)
     stop = np.minimum(_offsets(spans["last_day"].fill_null(last), first), len(days) - 1)
-    known_for = stop[ended] - start[ended] + 1
-    row = np.repeat(ended, known_for)
-    day = (
-        np.repeat(start[ended], known_for)
-        + np.arange(known_for.sum())
-        - np.repeat(np.cumsum(known_for) - known_for, known_for)
-    )
+    row, day = _laid_out(ended, start, stop)
     np.maximum.at(best, (codes[row], day), amount[row])
     flat = best.ravel()
     column = pl.DataFrame({name: flat}).select(pl.when(pl.col(name) != _NEVER).then(pl.col(name)))[name]
@@ -246,6 +234,14 @@ def _codes(spans: pl.DataFrame, by: list[str]) -> tuple[pl.DataFrame, np.ndarray
         "_code"
     ]
     return keys, codes.to_numpy().astype(np.int64)
+
+
+def _laid_out(which: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows ``which``, each repeated for its days start to stop, and those days."""
+    known_for = stop[which] - start[which] + 1
+    before = np.cumsum(known_for) - known_for
+    row = np.repeat(which, known_for)
+    return row, start[row] + np.arange(len(row)) - np.repeat(before, known_for)
 
 
 def _offsets(days: pl.Series, first: date) -> np.ndarray:

@@ -39,7 +39,7 @@ _CELL = ["device_id", "loinc_code", "qc_level"]
 
 
 def known_results(results: Frame, calendar: str) -> pl.DataFrame:
-    """Results of a history in daily counts per device and spell of knowledge: results, timed, hours (fixed point), newest."""
+    """Daily counts per device and spell of knowledge: results, timed, hours (fixed point), newest."""
     hours = pl.col("turnaround_time_hours")
     usable = hours.is_finite() & (hours >= 0)
     return (

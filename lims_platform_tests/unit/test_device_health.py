@@ -15,6 +15,7 @@ from lims_platform.laboratory.device_health import device_failure_features
 CALENDAR = "Europe/Berlin"
 TIME = pl.Datetime("us", "UTC")
 D0 = datetime(2024, 5, 1, 10, tzinfo=UTC)  # a Wednesday
+FIRST, LAST = D0.date(), D0.date() + timedelta(days=9)
 NEEDED = {
     "results": {"device_id": pl.String, "resulted_at": TIME, "turnaround_time_hours": pl.Float64},
     "logs": {
@@ -38,7 +39,7 @@ WHEN = {"results": "resulted_at", "logs": "logged_at", "controls": "run_at"}
 
 
 def _history(kind: str, rows: list[dict[str, object]]) -> pl.DataFrame:
-    """Rows with their columns; ``known`` (default: the event's time), ``change``, ``key`` and ``version`` where they matter."""
+    """Rows with their columns; ``known`` (default: the event's time), ``change``, ``key``, ``version`` where needed."""
     extra = {"known": TIME, "change": pl.String, "key": pl.String, "version": pl.Int32}
     frame = pl.DataFrame(rows, schema={**NEEDED[kind], **extra})
     bronze = frame.with_row_index("_i").select(
@@ -58,7 +59,7 @@ def _devices(*rows: tuple[str, str | None, datetime | None]) -> pl.DataFrame:
     return pl.DataFrame(list(rows), schema=schema, orient="row").with_columns(facility_id=pl.lit("F1"))
 
 
-def _features(results=(), logs=(), controls=(), devices=None, first=D0.date(), last=D0.date() + timedelta(days=9)):
+def _features(results=(), logs=(), controls=(), devices=None, first=FIRST, last=LAST):
     register = _devices(("A", "chemistry", datetime(2023, 5, 1, tzinfo=UTC))) if devices is None else devices
     frames = [_history(k, list(r)) for k, r in (("results", results), ("logs", logs), ("controls", controls))]
     out = device_failure_features(register, *frames, first, last, CALENDAR)
