@@ -1,0 +1,163 @@
+"""Keyed pseudonyms: patient_id and technician_id become patient_hash and technician_hash before anything is written.
+
+Here: the secret key file, the pseudonym of a value, a frame passed through the door.
+Not here: redaction inside sentences (``redaction``), proof that nothing got past (``leakscan``), who may re-identify.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from lims_platform.contracts.source import SourceTable
+from lims_platform.privacy.redaction import redact
+
+_DEMO = "# demo key: made by the platform itself, refused in production"
+_INFO = b"lims_platform/pseudonym/v1/"
+_HEX = 32
+_BLOCK = 64
+
+
+class KeyFileError(RuntimeError):
+    """The pseudonym key cannot be used; the message is one line naming the file and what to do."""
+
+
+def _derive(key: bytes, info: bytes) -> bytes:
+    """A subkey by HKDF-SHA-256 (RFC 5869), no salt."""
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_INFO + info).derive(key)
+
+
+class Pseudonymiser:
+    """HMAC-SHA-256 (RFC 2104) of an identifier under its domain's subkey, with the key's id in front.
+
+    A pseudonym is ``k<8 hex>:<32 hex>``: equal identifiers of one domain give equal pseudonyms, those of two domains cannot
+    be linked, and the prefix tells which key was in force.
+    """
+
+    def __init__(self, key: bytes, *, demo: bool = False) -> None:
+        if len(key) != 32:
+            raise KeyFileError(f"a pseudonym key has 32 bytes, not {len(key)}")
+        self._key = key
+        self.demo = demo
+        self.key_id = "k" + _derive(key, b"id").hex()[:8]
+        self._pads: dict[str, tuple[bytes, bytes]] = {}
+
+    def __repr__(self) -> str:
+        return f"Pseudonymiser({self.key_id})"
+
+    def _pad(self, domain: str) -> tuple[bytes, bytes]:
+        if domain not in self._pads:
+            block = _derive(self._key, b"domain/" + domain.encode()).ljust(_BLOCK, b"\0")
+            self._pads[domain] = bytes(b ^ 0x36 for b in block), bytes(b ^ 0x5C for b in block)
+        return self._pads[domain]
+
+    def pseudonyms(self, values: pl.Series, domain: str) -> pl.Series:
+        """Pseudonyms of a column of identifiers.
+
+        Args:
+            values: text; surrounding blanks and the Unicode form (NFC) make no difference. Null and blank give null.
+            domain: "patient", "technician", …
+
+        Returns:
+            Text of the same length and name; each distinct identifier is hashed once.
+        """
+        clean = values.cast(pl.String).str.strip_chars().str.normalize("NFC")
+        frame = clean.alias("clean").to_frame().with_columns(clean=pl.when(pl.col("clean") != "").then("clean"))
+        distinct = frame["clean"].drop_nulls().unique()
+        inner, outer = self._pad(domain)
+        sha = hashlib.sha256
+        # HMAC written out: two plain hashes take half the time of hmac.digest, which sets up a context each call
+        digests = [sha(outer + sha(inner + v).digest()).digest() for v in distinct.cast(pl.Binary).to_list()]
+        hashed = pl.Series("hash", digests, dtype=pl.Binary).bin.encode("hex").str.slice(0, _HEX)
+        table = pl.DataFrame({"clean": distinct, "hash": self.key_id + ":" + hashed})
+        return frame.join(table, on="clean", how="left", maintain_order="left")["hash"].alias(values.name)
+
+    def pseudonym(self, value: str, domain: str) -> str:
+        """The pseudonym of one identifier, for a look-up by someone who holds it."""
+        done = self.pseudonyms(pl.Series([value]), domain)[0]
+        if done is None:
+            raise ValueError("a blank identifier has no pseudonym")
+        return str(done)
+
+    def protect(self, frame: pl.DataFrame, table: SourceTable, patterns: Mapping[str, str]) -> pl.DataFrame:
+        """The frame after the door: identifying columns hashed, identifiers in free text replaced by their pseudonyms.
+
+        Args:
+            frame: columns of the contract before the door, and any others (kept).
+            table: tells which columns identify and which are free text.
+            patterns: domain to regular expression of identifiers inside sentences.
+
+        Returns:
+            The same rows in the same order; ``<domain>_hash`` stands where the identifying column stood.
+        """
+        known = {c.identifies: frame[c.name] for c in table.columns if c.identifies and c.name in frame.columns}
+        columns: list[pl.Series] = []
+        contract = {c.name: c for c in table.columns}
+        for name in frame.columns:
+            column = contract.get(name)
+            if column is not None and column.identifies:
+                columns.append(self.pseudonyms(frame[name], column.identifies).alias(f"{column.identifies}_hash"))
+            elif column is not None and column.free_text:
+                columns.append(redact(frame[name], patterns, known, self.pseudonyms))
+            else:
+                columns.append(frame[name])
+        return pl.DataFrame(columns)
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Create the file whole and private, or leave the one another process made first."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600 from the start
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return
+    finally:
+        Path(name).unlink()
+
+
+def load_pseudonymiser(key_path: Path, environment: Literal["demo", "production"]) -> Pseudonymiser:
+    """The pseudonymiser of a key file: 64 hex digits, mode 0600; lines that begin with # are comments.
+
+    The demo makes an absent key itself and marks it. Production never does.
+
+    Raises:
+        KeyFileError: absent (production), readable by others, a demo key (production), or not a key.
+    """
+    if environment == "demo" and not key_path.exists():
+        _write_new(key_path, f"{_DEMO}\n{secrets.token_hex(32)}\n")
+    try:
+        with key_path.open() as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read()
+    except FileNotFoundError:
+        raise KeyFileError(
+            f"pseudonym key {key_path}: absent; set LIMS_PSEUDONYM_KEY_FILE to a file of 64 hex digits, mode 0600"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"pseudonym key {key_path}: cannot be read: {error}") from None
+    if mode & 0o077:
+        raise KeyFileError(f"pseudonym key {key_path}: mode {mode:04o} lets others read it; chmod 600 it")
+    demo = _DEMO in text
+    if demo and environment == "production":
+        raise KeyFileError(f"pseudonym key {key_path}: a demo key; production needs one of its own")
+    digits = "".join(line.strip() for line in text.splitlines() if not line.startswith("#"))
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+        raise KeyFileError(f"pseudonym key {key_path}: must hold 64 hex digits, and nothing else but # comments")
+    return Pseudonymiser(bytes.fromhex(digits), demo=demo)
