@@ -1,0 +1,152 @@
+"""Quality features: does a day's work on an analyte look like the weeks before it?
+
+Here: outliers, shift of the median, missing data and agreement between devices, per analyte and day, and their limits.
+Not here: tests of drift (``drift``, ``device_drift``), the scorecard of the rows themselves (``scorecard``).
+
+A row dated D uses results as known at the end of D (see ``asof``). Medians cannot be summed, so each day looks at its
+own five weeks of sorted rows: one turn of a loop per day, none per row.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+
+from lims_platform.contracts.tables import TABLES
+from lims_platform.laboratory.asof import Frame, days_between, known_days
+
+BASELINE_DAYS = 28
+#: Numeric results the baseline needs.
+MIN_BASELINE = 50
+#: Results a device needs on the day for its median to count.
+MIN_DEVICE_RESULTS = 5
+OUTLIER_SD = 3.0
+#: Limits of quality_anomaly; all but the third must also be LIMIT_SE standard errors beyond what chance does.
+OUTLIER_LIMIT = 0.05
+SHIFT_LIMIT = 0.5
+MISSING_LIMIT = 0.10
+CONSISTENCY_LIMIT = 0.5
+LIMIT_SE = 4.0
+#: Rows of the analyte's codes before their missing share can be an anomaly.
+MIN_ROWS_FOR_MISSING = 20
+#: Standard error of a median of n normal values, in SD / sqrt(n).
+_MEDIAN_SE = 1.2533
+
+
+def quality_anomaly_features(history: Frame, analytes: pl.DataFrame, first: date, last: date, calendar: str) -> pl.DataFrame:
+    """One row per analyte and day of [first, last] with rows, columns and order of the contract QualityAnomalyFeatures.
+
+    history: lab_results_history (event_date, source, test_code, loinc_code, device_id, value_kind, value_number,
+    reason, known_from, known_to, change, is_conflict), from BASELINE_DAYS before ``first``. analytes: loinc_code,
+    analyte, tea_percent, tea_absolute.
+
+    results: standardised results of the day. outlier_rate: share of its numeric ones beyond 3 robust SD (IQR / 1.349)
+    of the median of the 28 days before. distribution_shift: |median of the day − median of the 28 days| / robust SD.
+    Both null with fewer than 50 numeric results in the baseline, or if they do not vary; censored values enter
+    neither. missing_data_rate: quarantined / all rows; a quarantined row without LOINC code is counted with the
+    analyte most of its source's rows of that test code had in the 28 days and the day. device_consistency_score: SD
+    between the medians of devices with at least 5 results, less what sampling makes of it, in units of the allowable
+    error at the baseline median. quality_anomaly: any of the four beyond its limit.
+    """
+    numeric = (pl.col("value_kind") == "number") & pl.col("value_number").is_finite()
+    rows = (
+        known_days(history, calendar)
+        .filter(pl.col("event_date").is_between(first - timedelta(days=BASELINE_DAYS), last))
+        .select(
+            "event_date", "first_day", "last_day", "source", "test_code", "loinc_code", "device_id",
+            pl.when(numeric).then("value_number").alias("value"),
+            pl.col("reason").is_null().alias("valid"),
+        )
+        .sort("event_date")
+        .collect()
+    )  # fmt: skip
+    days = days_between(first, last)
+    lows = rows["event_date"].search_sorted(days - timedelta(days=BASELINE_DAYS), "left").to_list()
+    highs = rows["event_date"].search_sorted(days, "right").to_list()
+    built = [
+        _one_day(rows.slice(low, high - low), day)
+        for low, high, day in zip(lows, highs, days.to_list(), strict=True)
+        if high > low
+    ]
+    if not built:
+        return TABLES["quality_anomaly_features"].empty()
+    return _features(pl.concat(built), analytes)
+
+
+def _one_day(rows: pl.DataFrame, day: date) -> pl.DataFrame:
+    """The counts and medians of one day; ``rows`` are those of the day and of its baseline."""
+    known = rows.filter(pl.col("first_day") <= day, pl.col("last_day").is_null() | (pl.col("last_day") >= day))
+    code = ["source", "test_code"]
+    usual = (
+        known.filter(pl.col("loinc_code").is_not_null())
+        .group_by(*code, "loinc_code")
+        .len()
+        .sort("len", "loinc_code", descending=[True, False])
+        .unique(code, keep="first")
+        .select(*code, pl.col("loinc_code").alias("usual"))
+    )
+    today = known.filter(pl.col("event_date") == day)
+    today = today.join(usual, on=code, how="left", nulls_equal=True).with_columns(pl.coalesce("loinc_code", "usual"))
+    before = known.filter(pl.col("event_date") < day, pl.col("valid"))
+    value = pl.col("value")
+    baseline = before.group_by("loinc_code").agg(
+        value.count().alias("base_n"),
+        value.median().alias("base_median"),
+        ((value.quantile(0.75, "linear") - value.quantile(0.25, "linear")) / 1.3489795003921634).alias("robust_sd"),
+    )
+    good = today.filter("valid").join(baseline, on="loinc_code", how="left")
+    beyond = (value - pl.col("base_median")).abs() > OUTLIER_SD * pl.col("robust_sd")
+    devices = (
+        good.filter(value.is_not_null(), pl.col("device_id").is_not_null())
+        .group_by("loinc_code", "device_id")
+        .agg(value.median().alias("m"), pl.len().alias("n"))
+        .filter(pl.col("n") >= MIN_DEVICE_RESULTS)
+        .group_by("loinc_code")
+        .agg(device_variance=pl.col("m").var(), inverse_n=(1 / pl.col("n")).mean(), devices=pl.len())
+    )
+    return (
+        today.filter(pl.col("loinc_code").is_not_null())
+        .group_by("loinc_code")
+        .agg(pl.col("valid").sum().cast(pl.Int64).alias("results"), pl.len().cast(pl.Int64).alias("rows"))
+        .join(
+            good.group_by("loinc_code").agg(
+                value.count().alias("n"), beyond.sum().alias("outliers"), value.median().alias("median")
+            ),
+            on="loinc_code",
+            how="left",
+        )
+        .join(baseline, on="loinc_code", how="left")
+        .join(devices, on="loinc_code", how="left")
+        .with_columns(pl.lit(day).alias("as_of_date"))
+    )
+
+
+def _features(rows: pl.DataFrame, analytes: pl.DataFrame) -> pl.DataFrame:
+    names = analytes.select("loinc_code", "analyte", "tea_percent", "tea_absolute").unique("loinc_code")
+    rows = rows.join(names, on="loinc_code", how="left")
+    n = pl.col("n")
+    judged = (pl.col("base_n") >= MIN_BASELINE) & (pl.col("robust_sd") > 0) & (n > 0)
+    tea = pl.max_horizontal(pl.col("tea_percent") / 100 * pl.col("base_median").abs(), "tea_absolute")
+    sampling = _MEDIAN_SE**2 * pl.col("robust_sd") ** 2 * pl.col("inverse_n")
+    between = (pl.col("device_variance") - sampling).clip(lower_bound=0.0).sqrt()
+    rows = rows.with_columns(
+        pl.when(judged).then(pl.col("outliers") / n).alias("outlier_rate"),
+        pl.when(judged)
+        .then((pl.col("median") - pl.col("base_median")).abs() / pl.col("robust_sd"))
+        .alias("distribution_shift"),
+        (1 - pl.col("results") / pl.col("rows")).alias("missing_data_rate"),
+        pl.when((pl.col("base_n") >= MIN_BASELINE) & (tea > 0)).then(between / tea).alias("device_consistency_score"),
+    )
+    chance = LIMIT_SE * np.sqrt(OUTLIER_LIMIT * (1 - OUTLIER_LIMIT)) / n.sqrt()
+    anomaly = [
+        pl.col("outlier_rate") > OUTLIER_LIMIT + chance,
+        (pl.col("distribution_shift") > SHIFT_LIMIT) & (pl.col("distribution_shift") > LIMIT_SE * _MEDIAN_SE / n.sqrt()),
+        (pl.col("missing_data_rate") > MISSING_LIMIT) & (pl.col("rows") >= MIN_ROWS_FOR_MISSING),
+        (pl.col("device_consistency_score") > CONSISTENCY_LIMIT)
+        & (pl.col("device_variance") > sampling * (1 + LIMIT_SE * (2 / (pl.col("devices") - 1)).sqrt())),
+    ]
+    rows = rows.with_columns(pl.any_horizontal(*[a.fill_null(False) for a in anomaly]).alias("quality_anomaly"))
+    dtypes = TABLES["quality_anomaly_features"].dtypes
+    return rows.select([pl.col(name).cast(dtype) for name, dtype in dtypes.items()]).sort("as_of_date", "loinc_code")
