@@ -72,16 +72,24 @@ class Pseudonymiser:
         Returns:
             Text of the same length and name; each distinct identifier is hashed once.
         """
-        clean = values.cast(pl.String).str.strip_chars().str.normalize("NFC")
-        frame = clean.alias("clean").to_frame().with_columns(clean=pl.when(pl.col("clean") != "").then("clean"))
-        distinct = frame["clean"].drop_nulls().unique()
+        raw = values.cast(pl.String).alias("raw")
+        distinct = raw.drop_nulls().unique()
+        if distinct.len() == raw.len():
+            return self._hash(raw, domain).alias(values.name)  # nothing to look up
+        table = pl.DataFrame({"raw": distinct, "hash": self._hash(distinct, domain)})
+        return raw.to_frame().join(table, on="raw", how="left", maintain_order="left")["hash"].alias(values.name)
+
+    def _hash(self, values: pl.Series, domain: str) -> pl.Series:
+        """One pseudonym per value, blank to null; ``values`` has no nulls."""
+        clean = values.str.strip_chars()
+        if (clean.str.len_bytes() != clean.str.len_chars()).any():
+            clean = clean.str.normalize("NFC")
         inner, outer = self._pad(domain)
         sha = hashlib.sha256
         # HMAC written out: two plain hashes take half the time of hmac.digest, which sets up a context each call
-        digests = [sha(outer + sha(inner + v).digest()).digest() for v in distinct.cast(pl.Binary).to_list()]
-        hashed = pl.Series("hash", digests, dtype=pl.Binary).bin.encode("hex").str.slice(0, _HEX)
-        table = pl.DataFrame({"clean": distinct, "hash": self.key_id + ":" + hashed})
-        return frame.join(table, on="clean", how="left", maintain_order="left")["hash"].alias(values.name)
+        digests = [sha(outer + sha(inner + v).digest()).digest() for v in clean.cast(pl.Binary).to_list()]
+        hashed = self.key_id + ":" + pl.Series("hash", digests, dtype=pl.Binary).bin.encode("hex").str.slice(0, _HEX)
+        return hashed.zip_with(clean != "", pl.Series([None], dtype=pl.String))
 
     def pseudonym(self, value: str, domain: str) -> str:
         """The pseudonym of one identifier, for a look-up by someone who holds it."""

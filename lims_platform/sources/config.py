@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import polars as pl
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -95,8 +96,10 @@ class SourceConfig(_Strict):
         for domain, pattern in value.items():
             try:
                 re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{domain}: {pattern!r} is no regular expression: {error}") from error
+                pl.Series([""]).str.contains(pattern)
+            except (re.error, pl.exceptions.ComputeError) as error:
+                said = str(error).strip().splitlines()[-1]
+                raise ValueError(f"{domain}: {pattern!r} is no regular expression (no look-around): {said}") from error
             if re.search(pattern, "") is not None:
                 raise ValueError(f"{domain}: {pattern!r} matches the empty text")
         return value

@@ -22,7 +22,10 @@ KEY = bytes(range(32))
 FORM = re.compile(r"k[0-9a-f]{8}:[0-9a-f]{32}")
 
 
-@given(st.lists(st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=80)), max_size=20), st.sampled_from(["patient", "technician"]))
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=80)
+
+
+@given(st.lists(st.one_of(st.none(), TEXT), max_size=20), st.sampled_from(["patient", "technician"]))
 def test_it_is_hmac_sha256_under_the_domains_subkey(values: list[str | None], domain: str) -> None:
     maker = Pseudonymiser(KEY)
     done = maker.pseudonyms(pl.Series("id", values, dtype=pl.String), domain)

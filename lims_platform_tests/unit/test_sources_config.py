@@ -65,6 +65,7 @@ def test_other_content_is_one_line(tmp_path: Path, content: str) -> None:
         ({"uri": None}, "sources.main: give exactly one of uri, folder"),
         ({"uri": "oracle://x"}, "sources.main: uri must begin with one of"),
         ({"identifier_patterns": {"patient": "("}}, "sources.main.identifier_patterns: patient: '\\('"),
+        ({"identifier_patterns": {"patient": r"(?<=x)P\d"}}, "no look-around"),
         ({"identifier_patterns": {"patient": "x*"}}, "matches the empty text"),
         ({"tables": {"lab": {"table": "x"}}}, "sources.main: tables.lab: no such table"),
         ({"tables": {"devices": {"table": "x", "query": "y"}}}, "tables.devices: give exactly one of query, table, files"),
