@@ -217,7 +217,7 @@ def _duckdb_cells(file: Path) -> Iterator[tuple[str, pa.Table]]:
         ).fetchall()
         for schema, table in tables:
             quoted = ".".join('"' + n.replace('"', '""') + '"' for n in (schema, table))
-            reader: Any = connection.execute(f"SELECT * FROM {quoted}").to_arrow_reader(_ROWS)
+            reader: Any = connection.sql(f"SELECT * FROM {quoted}").to_arrow_reader(_ROWS)
             for batch in reader:
                 yield f"table {schema}.{table}", pa.Table.from_batches([batch])
         # a view's text is stored too
