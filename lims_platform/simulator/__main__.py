@@ -14,7 +14,7 @@ from lims_platform.simulator.changes import apply_changes, flip_back
 from lims_platform.simulator.config import LabConfig
 from lims_platform.simulator.generate import simulate_days
 from lims_platform.simulator.live import advance
-from lims_platform.simulator.writer import connect, sqlite_path, write
+from lims_platform.simulator.writer import is_there, write
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,16 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _exists(uri: str) -> bool:
-    path = sqlite_path(uri)
-    if path is not None:
-        return path.exists()
-    with connect(uri) as database:
-        return not database.read("SELECT 1 FROM information_schema.tables WHERE table_name = 'lab_results'").is_empty()
-
-
 def _write(options: argparse.Namespace) -> None:
-    if options.if_absent and _exists(options.to):
+    if options.if_absent and is_there(options.to):
         print(f"{options.to}: there already")
         return
     end = options.end or datetime.now(ZoneInfo(options.timezone)).date() - timedelta(days=1)

@@ -40,7 +40,7 @@ class Dirt:
     clock_error: float = 0.0002  # collected after resulted
     identifier_in_comment: float = 0.0001  # 'sample of patient P1234567 clotted'
     duplicate: float = 0.002  # identical copy of the row
-    conflicting_duplicate: float = 0.0002  # same result_id, other value
+    conflicting_duplicate: float = 0.0002  # same result_id: first a wrong value, a minute later the right one
     amended: float = 0.004  # status C, updated_at hours to days later
     late: float = 0.004  # reaches the LIMS days after it was resulted
     deleted: float = 0.001  # entered, later removed

@@ -16,7 +16,7 @@ from lims_platform.simulator import catalogue
 from lims_platform.simulator.clock import DAY, HOUR, NEVER
 from lims_platform.simulator.pool import numbered
 from lims_platform.simulator.randomness import uniforms
-from lims_platform.simulator.results import Draft
+from lims_platform.simulator.results import Draft, wall_series
 from lims_platform.simulator.world import World
 
 DIRT_SCHEMA = {
@@ -28,12 +28,13 @@ DIRT_SCHEMA = {
     "true_unit": pl.String(),
     "true_code": pl.String(),
     "recoverable": pl.Boolean(),
+    "happens_at": pl.Datetime("us"),  # wall time of an amendment, deletion or late arrival
     "_visible": pl.Int64(),
 }
 #: Kinds from which a careful reader can still get the true result.
 RECOVERABLE = frozenset(
     {"censored", "whitespace", "exponent", "coded_spelling", "unit_spelling", "other_unit"}
-    | {"null_resulted", "duplicate", "amended", "late"}
+    | {"null_resulted", "duplicate", "conflicting_duplicate", "amended", "late"}
 )
 #: Longest time after its day that a row of a day's orders can still change: follow-up, lateness, amendment, deletion.
 LOOK_BACK_DAYS = 30
@@ -112,8 +113,16 @@ class _Planter:
         self.world, self.draft, self.u = world, draft, u
         self.truth: list[pl.DataFrame] = []
 
-    def _note(self, kind: str, rows: Rows, planted: pl.Series | None, true_value: pl.Series | None = None) -> None:
+    def _note(
+        self,
+        kind: str,
+        rows: Rows,
+        planted: pl.Series | None,
+        true_value: pl.Series | None = None,
+        at: NDArray[np.int64] | None = None,
+    ) -> None:
         draft = self.draft
+        happens = np.full(len(rows), NEVER) if at is None else at
         self.truth.append(
             pl.DataFrame(
                 {
@@ -122,6 +131,7 @@ class _Planter:
                     "true_value": self._clean_value(rows) if true_value is None else true_value,
                     "true_unit": _OWN_UNIT.gather(draft.code[rows]),
                     "true_code": _CODE.gather(draft.code[rows]),
+                    "happens_at": wall_series(self.world.clock.to_wall(happens)),
                     "_visible": draft.visible[rows],
                 }
             )
@@ -250,20 +260,20 @@ class _Planter:
         self.draft.first_value.write(rows, text)
         after = np.maximum(self.draft.verified[rows], self.draft.visible[rows])
         self.draft.amended[rows] = after + _seconds(HOUR + self.u[3, rows] ** 2 * 5 * DAY)
-        self._note(kind, rows, text)
+        self._note(kind, rows, text, at=self.draft.amended[rows])
 
     def late(self, kind: str, rows: Rows) -> None:
         """Resulted on a device that was offline: the LIMS got it one to seven days later."""
         self.draft.visible[rows] += _seconds(DAY * (1 + 6 * self.u[1, rows]))
         self.draft.verified[rows] = np.minimum(self.draft.verified[rows], self.draft.visible[rows])
-        self._note(kind, rows, None)
+        self._note(kind, rows, None, at=self.draft.visible[rows])
 
     def deleted(self, kind: str, rows: Rows) -> None:
         self.draft.deleted[rows] = self.draft.visible[rows] + _seconds(HOUR + self.u[1, rows] * 4 * DAY)
-        self._note(kind, rows, None)
+        self._note(kind, rows, None, at=self.draft.deleted[rows])
 
     def duplicates(self, clean: NDArray[np.bool_]) -> None:
-        """Enter clean, at once verified rows twice: identically, or a minute later and ten per cent higher."""
+        """Enter clean, at once verified rows twice: identically, or first ten per cent too high and right a minute later."""
         dirt, draft = self.world.config.dirt, self.draft
         at_once = clean & (draft.verified == draft.visible)
         # about half the rows are verified at once; the configured share counts all rows
@@ -276,7 +286,7 @@ class _Planter:
             text = pl.Series(_fixed(draft.amount[conflicting] * 1.1, draft.code[conflicting]))
             self._note("conflicting_duplicate", conflicting, text)
             copies = draft.enter_again(conflicting)
-            draft.value.write(copies, text)
+            draft.value.write(conflicting, text)
             draft.visible[copies] += 60_000_000
         draft.enter_again(identical)
 

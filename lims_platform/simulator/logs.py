@@ -131,6 +131,7 @@ def _chatter(world: World, first: int, stop: int) -> tuple[pl.DataFrame, pl.Data
         true_unit=pl.lit(None, pl.String),
         true_code=pl.lit(None, pl.String),
         recoverable=pl.lit(True),
+        happens_at=pl.lit(None, pl.Datetime("us")),
         _visible="_visible",
     )
     return frame, truth.select(list(DIRT_SCHEMA))

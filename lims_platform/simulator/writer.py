@@ -115,7 +115,10 @@ def connect(uri: str, path: Path | None = None) -> Iterator[Connection]:
 
     ``path`` names the SQLite file to use in place of the one in ``uri``.
     """
-    database = Connection(uri, path or sqlite_path(uri))
+    file = path or sqlite_path(uri)
+    if path is None and file is not None and not file.exists():
+        raise FileNotFoundError(f"{file}: no LIMS database here; write one first")
+    database = Connection(uri, file)
     try:
         yield database
     except BaseException:
@@ -133,6 +136,18 @@ def _ddl(table: str, columns: Iterable[str], sqlite: bool) -> str:
         pl.Datetime: "TIMESTAMP",
     }
     return f"CREATE TABLE {table} ({', '.join(f'{c} {names[schema[c].base_type()]}' for c in columns)})"
+
+
+def is_there(uri: str) -> bool:
+    """Whether a LIMS with lab_results is at that URI already."""
+    path = sqlite_path(uri)
+    if path is not None:
+        return path.exists()
+    with connect(uri) as database:
+        return not database.read(
+            "SELECT 1 AS found FROM information_schema.tables "
+            "WHERE table_schema = current_schema() AND table_name = 'lab_results'"
+        ).is_empty()
 
 
 class TruthWriter:
@@ -190,11 +205,14 @@ def write(laboratory: Laboratory | Iterable[Laboratory], uri: str, truth_dir: Pa
     """Write a laboratory, or its chunks as :func:`~.generate.simulate_days` yields them, into a new LIMS.
 
     ``uri``: ``sqlite:///path`` (an existing file is replaced at the end) or ``postgresql://user@host/database`` (the tables
-    must not exist; one transaction). Truth goes to ``truth_dir`` as ``<name>.parquet``. Raises ValueError for another URI.
+    must not exist; one transaction). Truth goes to ``truth_dir`` as ``<name>.parquet``. Raises ValueError for another URI or
+    a PostgreSQL database that has lab_results.
     Returns rows and seconds per table.
     """
     chunks = [laboratory] if isinstance(laboratory, Laboratory) else laboratory
     target = sqlite_path(uri)
+    if target is None and is_there(uri):
+        raise ValueError(f"{uri} has lab_results already: the simulator overwrites no server's tables")
     beside = target.with_name(target.name + ".partial") if target is not None else None
     if beside is not None:
         beside.parent.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,12 @@ def test_repeated_result_ids_are_exactly_the_planted_duplicates(laboratory: Labo
     identical = truth.filter(pl.col("kind") == "duplicate")["row_key"]
     copies = results.filter(pl.col("result_id").is_in(identical.implode()))
     assert copies.unique().height == len(identical) and copies.height == 2 * len(identical)
+    conflicting = truth.filter(pl.col("kind") == "conflicting_duplicate").join(
+        results, left_on="row_key", right_on="result_id"
+    )
+    assert len(conflicting)
+    latest = pl.col("updated_at") == pl.col("updated_at").max().over("row_key")
+    assert conflicting.filter(pl.col("result_value") != pl.when(latest).then("true_value").otherwise("planted")).is_empty()
 
 
 def test_every_odd_value_unit_or_code_is_in_the_truth(laboratory: Laboratory) -> None:
@@ -130,8 +136,11 @@ def test_planted_dirt_stands_in_the_table(laboratory: Laboratory) -> None:
     amended = of_kind["amended"].filter(pl.col("result_status") == "C")
     assert len(amended) and (amended["result_value"] == amended["true_value"]).all()
     deleted = laboratory.truth["dirt"].filter(pl.col("kind") == "deleted")
-    gone = 1 - deleted.join(planted, on="row_key", how="semi").height / len(deleted)
-    assert gone > 0.8  # the last days' deletions are still to come
+    # the last days' deletions are still to come
+    still_there = deleted.join(planted, on="row_key", how="semi")
+    end = pl.lit(CONFIG.end).cast(pl.Datetime("us")) + pl.duration(days=1)
+    assert still_there.height < len(deleted)
+    assert set(still_there["row_key"]) == set(deleted.filter(pl.col("happens_at") >= end)["row_key"])
 
 
 def test_no_dirt_when_none_is_wanted() -> None:

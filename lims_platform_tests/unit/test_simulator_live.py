@@ -67,6 +67,9 @@ def test_what_is_written_is_read_back_typed(uri: str, tmp_path: Path) -> None:
     counts = write(laboratory, uri, tmp_path / "truth")
     assert {w.table: w.rows for w in counts} == {n: len(f) for n, f in laboratory.tables.items()}
     _is(uri, laboratory)
+    if uri.startswith("postgresql"):
+        with pytest.raises(ValueError, match="lab_results already"):
+            write(laboratory, uri, tmp_path / "truth")
     assert _read(uri, "lab_results")["verified_timestamp"].null_count() > 0
     for name, frame in laboratory.truth.items():
         assert_frame_equal(pl.read_parquet(tmp_path / "truth" / f"{name}.parquet"), frame)
@@ -94,6 +97,9 @@ def test_hour_by_hour_is_the_same_as_at_once(uri: str, tmp_path: Path) -> None:
 def test_advance_needs_a_laboratory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no simulated laboratory"):
         advance(f"sqlite:///{tmp_path / 'lims.db'}", tmp_path, datetime(2025, 4, 1))
+    with pytest.raises(FileNotFoundError, match="no LIMS database"):
+        apply_changes(f"sqlite:///{tmp_path / 'lims.db'}", 5, seed=1)
+    assert not (tmp_path / "lims.db").exists()
 
 
 def test_changes_are_what_their_log_says(uri: str, tmp_path: Path) -> None:
