@@ -1,0 +1,270 @@
+"""The reference tables a laboratory edits (data/reference/*.csv): their columns, and the bundle the science reads.
+
+Here: what each table means, its columns, its key. Not here: reading the files (``lakehouse.reference``) or using them
+(``laboratory.values``, ``units``, ``terminology``, ``limits``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+#: In a key column of the LOINC map, the conversions and the limits: any value, or none.
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class ReferenceColumn:
+    """One CSV column. ``required`` cells may not be empty; ``allowed`` lists the only values a cell may hold."""
+
+    name: str
+    dtype: pl.DataType
+    description: str
+    required: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReferenceTable:
+    """One CSV file. ``key`` is unique; ``refers`` maps a column to the (table, column) its values must exist in."""
+
+    name: str
+    description: str
+    key: tuple[str, ...]
+    columns: tuple[ReferenceColumn, ...]
+    refers: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """Column name to polars dtype, in file order."""
+        return {c.name: c.dtype for c in self.columns}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Every reference table as a frame of its schema, and the digest that names this state of them.
+
+    ``digest`` is the SHA-256 of the files' bytes (names included, extra LOINC maps too): two runs with the same
+    digest standardised alike.
+    """
+
+    analytes: pl.DataFrame
+    loinc_map: pl.DataFrame
+    loinc_equivalents: pl.DataFrame
+    specimens: pl.DataFrame
+    units: pl.DataFrame
+    unit_aliases: pl.DataFrame
+    unit_conversions: pl.DataFrame
+    unit_traps: pl.DataFrame
+    value_codes: pl.DataFrame
+    comparator_words: pl.DataFrame
+    critical_limits: pl.DataFrame
+    digest: str
+
+
+def _text(name: str, description: str, *, required: bool = False, allowed: tuple[str, ...] = ()) -> ReferenceColumn:
+    return ReferenceColumn(name, pl.String(), description, required, allowed)
+
+
+def _number(name: str, description: str, *, required: bool = False) -> ReferenceColumn:
+    return ReferenceColumn(name, pl.Float64(), description, required)
+
+
+ANALYTES = ReferenceTable(
+    "analytes",
+    "What the platform standardises: one row per LOINC code, with its standard unit and its limits",
+    ("loinc_code",),
+    (
+        _text("loinc_code", "LOINC code of the standardised result", required=True),
+        _text("analyte", "Name people read", required=True),
+        _text("component", "What is measured, the same for all specimens and methods", required=True),
+        _text("specimen", "Specimen the code is for, as in specimens.csv", required=True),
+        _text(
+            "scale",
+            "Qn a number; OrdQn a number, a code or a rank; Ord a code or a rank; Nom a code",
+            required=True,
+            allowed=("Qn", "OrdQn", "Ord", "Nom"),
+        ),
+        _text("unit", "Standard unit, UCUM; empty where there is no number"),
+        _text("unit_kind", "Kind of quantity, as in units.csv", required=True),
+        _number("molar_factor", "A value in the standard unit times this is the value in molar_unit"),
+        _text("molar_unit", "The unit on the other side of mass and amount of substance"),
+        _text("molar_source", "Where the factor is from"),
+        _number("valence", "Equivalents per mole, for mEq/L"),
+        _number("plausible_low", "Below this no living patient's result lies, in the standard unit"),
+        _number("plausible_high", "Above this no living patient's result lies"),
+        _number("reference_low", "Adult reference interval, low"),
+        _number("reference_high", "Adult reference interval, high"),
+        _number("tea_percent", "Allowable total error, percent; the greater of the two counts"),
+        _number("tea_absolute", "Allowable total error, in the standard unit"),
+        _text("tea_source", "Who allows it"),
+        _text("decision_limits", "Limits a treatment depends on, joined by ';'"),
+        _text(
+            "alternative_units", "Other units laboratories report, joined by ';': candidates when a unit is absent or wrong"
+        ),
+        ReferenceColumn(
+            "takes_part_in_outbreak_alarms", pl.Boolean(), "Incidence test: positives may be an outbreak", required=True
+        ),
+        _text("target", "Organism, as the target codes of value_codes.csv"),
+    ),
+    (("unit", "units", "unit"), ("molar_unit", "units", "unit"), ("specimen", "specimens", "specimen")),
+)
+
+LOINC_MAP = ReferenceTable(
+    "loinc_map",
+    "Local code to LOINC; '*' is any value or none; the most specific row of the most specific source wins",
+    ("source", "local_code", "specimen_type", "method_or_model", "unit_kind", "valid_from"),
+    (
+        _text("source", "Source of sources.yaml, or *", required=True),
+        _text("local_code", "The laboratory's test code; case and outer spaces do not matter", required=True),
+        _text("specimen_type", "Specimen as in specimens.csv or as the source writes it, or *", required=True),
+        _text("method_or_model", "Method or device model, or *", required=True),
+        _text("unit_kind", "Kind of the reported unit, as in units.csv, or *", required=True),
+        _text("loinc_code", "LOINC code the result becomes", required=True),
+        _text("source_loinc", "LOINC code of what the source reports, where it differs"),
+        ReferenceColumn("valid_from", pl.Date(), "First day the row holds; empty: always"),
+        ReferenceColumn("valid_to", pl.Date(), "Last day the row holds; empty: still"),
+    ),
+)
+
+LOINC_EQUIVALENTS = ReferenceTable(
+    "loinc_equivalents",
+    "A source's own LOINC code that is standardised to another: other unit, other method, or a known slip of dictionaries",
+    ("source_loinc", "unit_kind"),
+    (
+        _text("source_loinc", "LOINC code as the source gives it", required=True),
+        _text("unit_kind", "Kind of the reported unit this holds for, or *", required=True),
+        _text("loinc_code", "LOINC code the result becomes", required=True),
+        _text("default_unit", "Unit the source code itself implies when none is written"),
+        _text("note", "Why", required=True),
+    ),
+    (("loinc_code", "analytes", "loinc_code"), ("default_unit", "units", "unit")),
+)
+
+SPECIMENS = ReferenceTable(
+    "specimens",
+    "Spellings of specimen types. Specimens of one family may stand for each other where the map does not tell them apart",
+    ("alias",),
+    (
+        _text("alias", "As sources write it, upper case", required=True),
+        _text("specimen", "The platform's name", required=True),
+        _text("family", "blood, urine, csf, respiratory, …", required=True),
+    ),
+)
+
+UNITS = ReferenceTable(
+    "units",
+    "Units in UCUM spelling and their size within their kind",
+    ("unit",),
+    (
+        _text("unit", "UCUM", required=True),
+        _text("unit_kind", "Kind of quantity; only units of one kind convert by factor alone", required=True),
+        _number("factor", "Size in the kind's base unit", required=True),
+    ),
+)
+
+UNIT_ALIASES = ReferenceTable(
+    "unit_aliases",
+    "Spellings of units. IU and U are never the same here",
+    ("alias", "analyte_kind", "match"),
+    (
+        _text("alias", "As written: exact, or folded (lower case, no spaces, u for micro, 10*n for powers)", required=True),
+        _text("unit", "UCUM", required=True),
+        _text("analyte_kind", "Only for analytes of this unit kind, or *", required=True),
+        _text("match", "exact or folded", required=True, allowed=("exact", "folded")),
+    ),
+    (("unit", "units", "unit"),),
+)
+
+UNIT_CONVERSIONS = ReferenceTable(
+    "unit_conversions",
+    "Conversions that follow from no general rule: standard value = factor x value + offset",
+    ("loinc_code", "source_loinc", "from_unit"),
+    (
+        _text("loinc_code", "Standardised analyte", required=True),
+        _text("source_loinc", "Only for results the source reports under this LOINC code, or *", required=True),
+        _text("from_unit", "UCUM", required=True),
+        _number("factor", "Multiplier", required=True),
+        _number("offset", "Added after multiplying", required=True),
+        _text("note", "Where it is from", required=True),
+    ),
+    (("loinc_code", "analytes", "loinc_code"), ("from_unit", "units", "unit")),
+)
+
+UNIT_TRAPS = ReferenceTable(
+    "unit_traps",
+    "Pairs of analyte and unit known to mislead: such a result goes to quarantine, whatever the arithmetic allows",
+    ("loinc_code", "from_unit"),
+    (
+        _text("loinc_code", "Analyte the code says", required=True),
+        _text("from_unit", "Unit as reported, UCUM", required=True),
+        _number("value_low", "Only from this value on, in the standard unit; both empty: every value"),
+        _number("value_high", "Only up to this value, in the standard unit"),
+        _text("proposal", "What would be right", required=True),
+        _text("note", "Why", required=True),
+    ),
+    (("loinc_code", "analytes", "loinc_code"), ("from_unit", "units", "unit")),
+)
+
+VALUE_CODES = ReferenceTable(
+    "value_codes",
+    "Words that are results, in the laboratory's languages; accents do not matter",
+    ("text", "match"),
+    (
+        _text("text", "As written, upper case, without accents", required=True),
+        _text(
+            "match",
+            "exact: the whole text; contains: anywhere in a text that is nothing else; target: an organism beside a code",
+            required=True,
+            allowed=("exact", "contains", "target"),
+        ),
+        _text(
+            "kind",
+            "What the text is",
+            required=True,
+            allowed=("coded", "ordinal", "not_done", "instrument_error", "missing", "target"),
+        ),
+        _text("code", "Code of a coded or ordinal result, or of a target"),
+        _number("rank", "Rank of an ordinal result"),
+        _text("language", "ISO 639-1", required=True),
+    ),
+)
+
+COMPARATOR_WORDS = ReferenceTable(
+    "comparator_words",
+    "Signs and words that censor the number after them",
+    ("text",),
+    (
+        _text("text", "As written, upper case, without accents", required=True),
+        _text("comparator", "What it means", required=True, allowed=("<", "<=", ">", ">=")),
+        _text("language", "ISO 639-1, or symbol", required=True),
+    ),
+)
+
+CRITICAL_LIMITS = ReferenceTable(
+    "critical_limits",
+    "Results a clinician must hear of at once: strictly below low or strictly above high",
+    ("loinc_code", "age_band", "location"),
+    (
+        _text("loinc_code", "Analyte", required=True),
+        _text(
+            "age_band",
+            "neonate, infant, child, adult, or *",
+            required=True,
+            allowed=("neonate", "infant", "child", "adult", ANY),
+        ),
+        _text("location", "location_class of the result, or *", required=True),
+        _number("low", "In the standard unit; empty: none"),
+        _number("high", "In the standard unit; empty: none"),
+    ),
+    (("loinc_code", "analytes", "loinc_code"),),
+)
+
+REFERENCE_TABLES: dict[str, ReferenceTable] = {
+    t.name: t
+    for t in (
+        ANALYTES, LOINC_MAP, LOINC_EQUIVALENTS, SPECIMENS, UNITS, UNIT_ALIASES, UNIT_CONVERSIONS, UNIT_TRAPS, VALUE_CODES,
+        COMPARATOR_WORDS, CRITICAL_LIMITS,
+    )
+}  # fmt: skip

@@ -1,0 +1,275 @@
+"""Standardisation: one raw laboratory result in, one standardised result out, or the reason why not.
+
+Here: the plan that joins values, codes, units, plausibility and limits; no row is ever added or dropped. Not here:
+the pieces (``values``, ``ordered_tests``, ``plausibility``, ``limits``), or which version of a row is current (the
+caller).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.source import LAB_RESULTS
+from lims_platform.laboratory.distinct import per_distinct
+from lims_platform.laboratory.limits import LIMIT_FIELDS, beyond, limits_for
+from lims_platform.laboratory.number_text import LOCALES
+from lims_platform.laboratory.ordered_tests import TEST_FIELDS, TestResolver, validity_epoch
+from lims_platform.laboratory.plausibility import ASSESS_FIELDS, READING_FIELDS, Plausibility
+from lims_platform.laboratory.reasons import REASONS
+from lims_platform.laboratory.standardise_qc import standardise_qc
+from lims_platform.laboratory.values import parse_values
+
+__all__ = ["ADDED", "RENAMED", "standardise_lab_results", "standardise_qc"]
+
+RENAMED = {
+    "result_value": "result_text", "result_unit": "result_unit_text", "collected_timestamp": "collected_at",
+    "received_timestamp": "received_at", "resulted_timestamp": "resulted_at", "verified_timestamp": "verified_at",
+}  # fmt: skip
+ADDED = (
+    "source_loinc", "loinc_code", "analyte", "value_kind", "value_number", "value_upper", "comparator", "value_code", "unit",
+    "unit_origin", "is_critical", "turnaround_time_hours", "pre_analytical_hours", "in_lab_hours", "time_flag", "reason",
+    "detail", "proposal", "confidence", "reference_digest",
+)  # fmt: skip
+_OPTIONAL = {"date_source": pl.String(), "time_flag": pl.String(), "is_conflict": pl.Boolean(), "device_model": pl.String()}
+_NUMERIC = ["number", "censored", "range"]
+_KIND_REASONS = {"missing": "missing_value", "not_done": "not_done", "instrument_error": "instrument_error"}
+
+
+def standardise_lab_results(rows: pl.LazyFrame, reference: Reference, locales: Mapping[str, str]) -> pl.LazyFrame:
+    """Every row of ``rows`` with its standardised columns; lazy, streams, one row for one row in the same order.
+
+    ``rows`` has LAB_RESULTS.stored_schema (optional columns may be absent), source and event_date, and, where known,
+    date_source, time_flag, is_conflict and device_model; every other column passes through. ``locales`` gives each
+    source's number locale (number_text.LOCALES).
+
+    The result has the columns of ``rows`` (RENAMED ones under their new names) and ADDED. value_number is in
+    ``unit``, the analyte's standard unit; for a row with a reason it is the reading under the stated unit if there is
+    one, else the number as written. reason is null for a usable row, else a key of REASONS; detail, proposal and
+    confidence (of the proposal, or of an assumed unit) go with it. is_critical is tested for every row with a number
+    and an analyte, usable or not.
+
+    Raises ValueError naming the column (missing or of the wrong type), or the source without a locale when it is met.
+    """
+    present = rows.collect_schema()
+    _check_columns(dict(present))
+    unknown = {s: rule for s, rule in locales.items() if rule not in LOCALES}
+    if unknown:
+        raise ValueError(
+            f"number locale of source {next(iter(unknown))}: {next(iter(unknown.values()))!r} is none of {LOCALES}"
+        )
+    wanted = {**LAB_RESULTS.stored_schema, **_OPTIONAL}
+    frame = rows.with_columns([pl.lit(None, dtype).alias(name) for name, dtype in wanted.items() if name not in present])
+    frame = frame.rename({"loinc_code": "__reported__"})
+    frame = _with_meaning(frame, reference, locales)
+    frame = _with_numbers(frame)
+    frame = _with_judgement(frame, reference)
+    frame = _with_times(frame).with_columns(**_answer(reference))
+    keep = [RENAMED.get(name, name) for name in [*present.names(), *[n for n in wanted if n not in present]]]
+    keep = [n for n in keep if n not in ("device_model", "is_conflict") or n in present]
+    return frame.rename(RENAMED).select(*dict.fromkeys([*keep, *ADDED]))
+
+
+def _check_columns(present: Mapping[str, pl.DataType]) -> None:
+    needed = {f"{c.identifies}_hash" if c.identifies else c.name: c.dtype for c in LAB_RESULTS.columns if c.required}
+    needed |= {"source": pl.String(), "event_date": pl.Date()}
+    for name, dtype in needed.items():
+        if name not in present:
+            raise ValueError(f"lab_results: column {name} is missing")
+        if present[name] != dtype:
+            raise ValueError(f"lab_results: column {name} is {present[name]}, not {dtype}")
+
+
+def _with_meaning(frame: pl.LazyFrame, reference: Reference, locales: Mapping[str, str]) -> pl.LazyFrame:
+    """What the text says, and what the test is: the fields of values.VALUE_FIELDS and ordered_tests.TEST_FIELDS."""
+    # a source without a locale must not be guessed: the grammar refuses this word and the message names the source
+    lost = pl.format("(none given for source {})", pl.col("source").fill_null("null"))
+    locale = pl.col("source").replace_strict(dict(locales), default=lost, return_dtype=pl.String)
+    frame = frame.with_columns(parse_values(pl.col("result_value"), locale, reference).alias("__value__")).unnest(
+        "__value__"
+    )
+    resolver = TestResolver(reference)
+    keys = {
+        name: pl.col(name) for name in ("source", "test_code", "specimen_type", "device_model", "result_unit", "value_unit")
+    }
+    keys |= {"loinc_code": pl.col("__reported__"), "day": validity_epoch(pl.col("event_date"), reference)}
+    return frame.with_columns(per_distinct(keys, resolver.resolve, TEST_FIELDS).alias("__test__")).unnest("__test__")
+
+
+def _with_numbers(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """The number and upper end in the standard unit, where there is a way to it, and the first thing to doubt about
+    them.
+    """
+    counted = pl.col("value_kind").is_in(_NUMERIC)
+
+    def standard(column: str) -> pl.Expr:
+        plain = (pl.col("factor") == 1.0) & (pl.col("offset") == 0.0)
+        # 12 digits: the reader wrote 5.3 mmol/L, not the last bits of a product
+        product = (pl.when(~plain).then(column) * pl.col("factor") + pl.col("offset")).round_sig_figs(12)
+        return pl.when(counted).then(pl.when(plain).then(column).otherwise(product))
+
+    x, upper = pl.col("__x__"), pl.coalesce("__upper__", "__x__")
+    sign = pl.col("comparator").str.slice(0, 1)
+    # a limit of detection may lie below any patient's value, an upper reporting limit above none
+    outside = (
+        pl.when(sign == "<").then((x > pl.col("high")) | (x < 0) & (pl.col("low") >= 0))
+        .when(pl.col("value_kind") == "range")
+        .then((upper < pl.col("low")) | (upper > pl.col("high")) | (x < pl.col("low")) & (x != 0))
+        .otherwise((x < pl.col("low")) | (x > pl.col("high")))
+    )  # fmt: skip
+    in_trap = (
+        pl.col("trap_note").is_not_null()
+        & (x >= pl.col("trap_low").fill_null(-1e308))
+        & (x <= pl.col("trap_high").fill_null(1e308))
+    )
+    doubt = (
+        pl.when(counted & pl.col("unit_problem").is_not_null()).then("unit_problem")
+        .when(outside.fill_null(False)).then(pl.lit("implausible_value"))
+        .when(in_trap.fill_null(False)).then(pl.lit("trap"))
+    )  # fmt: skip
+    return frame.with_columns(__x__=standard("value_number"), __upper__=standard("value_upper")).with_columns(
+        __doubt__=doubt
+    )
+
+
+def _with_judgement(frame: pl.LazyFrame, reference: Reference) -> pl.LazyFrame:
+    """Judges the doubtful numbers and the two readings of ambiguous ones, and finds the critical limits."""
+    judge = Plausibility(reference)
+    # keys of rows without doubt are null: one distinct value, judged once
+    doubtful = pl.col("__doubt__").is_not_null() & (pl.col("__doubt__") != "trap") & pl.col("std_name").is_not_null()
+    asked = {"std_loinc": "std_loinc", "unit": "ucum", "doubt": "__doubt__", "number": "value_number"}
+    keys = {name: pl.when(doubtful).then(column) for name, column in asked.items()}
+    double = (pl.col("value_kind") == "ambiguous") & pl.col("reading_b").is_not_null()
+    read = {name: pl.when(double).then(name) for name in ("std_loinc", "factor", "offset", "reading_a", "reading_b")}
+    place = {name: pl.col(name) for name in ("std_loinc", "age_band", "location_class")}
+    frame = frame.with_columns(
+        per_distinct(keys, judge.assess, ASSESS_FIELDS).alias("__fit__"),
+        per_distinct(read, judge.choose_reading, READING_FIELDS).alias("__reading__"),
+        per_distinct(place, lambda d: limits_for(d, reference), LIMIT_FIELDS).alias("__limits__"),
+    )
+    return frame.unnest("__fit__", "__reading__", "__limits__").with_columns(__reason__=_reason())
+
+
+def _reason() -> pl.Expr:
+    """The first reason that holds, in the order of REASONS; null for a usable row."""
+    kind, scale = pl.col("value_kind"), pl.col("scale")
+    numeric = kind.is_in(_NUMERIC)
+    unsuitable = ((scale == "Qn") & kind.is_in(["coded", "ordinal"])) | (scale.is_in(["Ord", "Nom"]) & numeric)
+    # an organism the text names must be the one the test looks for
+    stranger = (
+        pl.col("value_target").is_not_null()
+        & (pl.col("code_origin") != "as_reported")
+        & pl.col("value_target").ne_missing(pl.col("target"))
+    )
+    # a number of nines only, and impossible: an interface's "no value", positive
+    nines = (pl.col("__doubt__") == "implausible_value") & pl.col("result_value").str.contains(
+        r"^\s*9{3,}(?:[.,](?:9+|0+))?\s*$"
+    )
+    empty = pl.any_horizontal(
+        *[pl.col(c).is_null() | (pl.col(c).str.strip_chars() == "") for c in ("result_id", "test_code")]
+    )
+    return (
+        pl.when(pl.col("is_conflict")).then(pl.lit("conflicting_duplicate"))
+        .when(pl.col("date_source").is_in(["ingestion", "no_time"])).then(pl.lit("no_usable_time"))
+        .when(pl.col("date_source") == "outside").then(pl.lit("outside_partitions"))
+        .when(empty).then(pl.lit("missing_key"))
+        .when(pl.col("result_status").str.strip_chars().str.to_uppercase() == "X").then(pl.lit("cancelled"))
+        .when(kind.is_in(list(_KIND_REASONS))).then(kind.replace_strict(_KIND_REASONS, default=None, return_dtype=pl.String))
+        .when(nines).then(pl.lit("instrument_error"))
+        .when(pl.col("code_problem").is_not_null()).then("code_problem")
+        .when(stranger).then(pl.lit("ambiguous_code"))
+        .when(kind == "ambiguous").then(pl.lit("ambiguous_number"))
+        .when((kind == "unreadable") | unsuitable).then(pl.lit("unreadable_value"))
+        .when(pl.col("__doubt__") == "trap").then(pl.lit("unit_contradicts_value"))
+        .when(pl.col("fit") == "assumed").then(None)
+        .when(numeric).then(pl.coalesce("fit", "__doubt__"))
+    )  # fmt: skip
+
+
+def _with_times(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Turnaround times in hours, and time_flag extended by what is wrong with them."""
+
+    def hours(end: pl.Expr, start: str) -> pl.Expr:
+        return (end - pl.col(start)).dt.total_microseconds() / 3.6e9
+
+    done = pl.coalesce("verified_timestamp", "resulted_timestamp")
+    frame = frame.with_columns(
+        turnaround_time_hours=hours(pl.col("resulted_timestamp"), "collected_timestamp"),
+        pre_analytical_hours=hours(pl.col("received_timestamp"), "collected_timestamp"),
+        in_lab_hours=hours(done, "received_timestamp"),
+    )
+    flags = {
+        "missing_collected": pl.col("collected_timestamp").is_null(),
+        "missing_resulted": pl.col("resulted_timestamp").is_null(),
+        "negative_turnaround": pl.col("turnaround_time_hours") < 0,
+        "negative_pre_analytical": pl.col("pre_analytical_hours") < 0,
+        "negative_in_lab": pl.col("in_lab_hours") < 0,
+    }
+    parts = [pl.col("time_flag"), *[pl.when(condition).then(pl.lit(flag)) for flag, condition in flags.items()]]
+    joined = pl.concat_str(parts, separator=";", ignore_nulls=True)
+    return frame.with_columns(time_flag=pl.when(joined != "").then(joined))
+
+
+def _answer(reference: Reference) -> dict[str, pl.Expr]:
+    """The ADDED columns that are not times."""
+    kind, reason = pl.col("value_kind"), pl.col("__reason__")
+    numeric, reported = kind.is_in(_NUMERIC), pl.col("code_origin") == "as_reported"
+    standard = numeric & pl.col("__x__").is_not_null()
+    assumed = pl.col("fit") == "assumed"
+    number = pl.when(standard).then("__x__").otherwise("value_number")
+    written = pl.coalesce(pl.col("result_unit").str.strip_chars(), "value_unit")
+    same = (pl.col("factor") == 1.0) & (pl.col("offset") == 0.0)
+    low, high = pl.col("critical_low"), pl.col("critical_high")
+    none = pl.lit(None, pl.String)
+    readings = [
+        beyond(
+            pl.col(r) * pl.col("factor").fill_null(1.0) + pl.col("offset").fill_null(0.0),
+            pl.lit(None, pl.Float64),
+            none,
+            low,
+            high,
+        )
+        for r in ("reading_a", "reading_b")
+    ]
+    trap = pl.col("__doubt__") == "trap"
+    named = pl.when(reason == "ambiguous_code").then(
+        pl.coalesce("code_detail", pl.format("the text names {}, the test is {}", "value_target", "std_name"))
+    )
+    return {
+        "loinc_code": pl.col("std_loinc"),
+        "analyte": pl.when(reported).then("test_name").otherwise("std_name"),
+        "value_number": number,
+        "value_upper": pl.when(standard).then("__upper__").otherwise("value_upper"),
+        "unit": pl.when(kind == "titre").then(pl.lit("{titer}"))
+        .when(standard | (numeric & assumed)).then("std_unit").when(numeric).then("ucum"),
+        "unit_origin": pl.when(~numeric | reason.is_in(["unmapped_code", "ambiguous_code"])).then(pl.lit("none"))
+        .when(reported).then(pl.when(pl.col("ucum").is_null()).then(pl.lit("none")).otherwise(pl.lit("reported")))
+        .when(assumed | (pl.col("unit_source") == "code")).then(pl.lit("assumed"))
+        .when(pl.col("unit_source") == "none").then(pl.lit("none"))
+        .when((written == pl.col("std_unit")) & same).then(pl.lit("reported"))
+        .when(standard & same).then(pl.lit("alias"))
+        .when(standard).then(pl.lit("converted")).otherwise(pl.lit("none")),
+        "is_critical": (numeric & beyond(number, pl.coalesce("__upper__", "value_upper"), pl.col("comparator"), low, high))
+        | ((kind == "ambiguous") & pl.any_horizontal(*readings)),
+        "reason": reason,
+        "detail": pl.when(reason.is_not_null()).then(
+            pl.coalesce(
+                named,
+                pl.when(reason == "unmapped_code").then("code_detail"),
+                pl.when(reason == "ambiguous_number").then("value_note"),
+                pl.when(trap & (reason == "unit_contradicts_value")).then("trap_note"),
+                pl.when(reason == pl.col("unit_problem")).then("unit_detail"),
+                pl.when(reason == pl.col("fit")).then("fit_detail"),
+                reason.replace_strict(REASONS, default=None, return_dtype=pl.String),
+            )
+        ),
+        "proposal": pl.when(reason.is_in(["unmapped_code", "ambiguous_code"])).then("code_proposal")
+        .when(reason == "ambiguous_number").then("reading_proposal")
+        .when(reason.is_not_null() & numeric & (reason != "unreadable_value"))
+        .then(pl.coalesce("unit_proposal", "fit_proposal")),
+        "confidence": pl.when(reason == "ambiguous_number").then("reading_confidence")
+        .when(numeric & (assumed | (reason == pl.col("fit"))) & pl.col("unit_proposal").is_null()).then("fit_confidence"),
+        "reference_digest": pl.lit(reference.digest),
+    }  # fmt: skip

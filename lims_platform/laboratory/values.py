@@ -1,0 +1,300 @@
+"""The value grammar: what a result's text says, as kind, number, upper end, comparator and code.
+
+Here: one text to one meaning, whatever the test. Not here: number formats (``number_text``), units (``units``), or
+whether the meaning fits the test (``standardise``). A text that is not understood whole is never understood in part.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from lims_platform.contracts.reference import Reference
+from lims_platform.laboratory.distinct import per_distinct
+from lims_platform.laboratory.number_text import LOCALES, NUMBER, read_numbers
+from lims_platform.laboratory.units import alias_table, fold_unit
+from lims_platform.laboratory.value_patterns import (
+    ERROR_CODE,
+    FLAG,
+    MAX_LENGTH,
+    MONTH_NUMBER,
+    MONTH_TEXT,
+    NEGATION,
+    NOTHING_SEEN,
+    PLAIN,
+    SENTINEL,
+    TOO_LONG,
+    escape,
+)
+
+VALUE_FIELDS: dict[str, pl.DataType] = {
+    "value_kind": pl.String(),
+    "value_number": pl.Float64(),
+    "value_upper": pl.Float64(),
+    "comparator": pl.String(),
+    "value_code": pl.String(),
+    "value_unit": pl.String(),
+    "value_target": pl.String(),
+    "reading_a": pl.Float64(),
+    "reading_b": pl.Float64(),
+    "value_note": pl.String(),
+}
+#: Kinds a result can have and be usable; the others are number-less by nature or by fault.
+USABLE_KINDS = ("number", "censored", "range", "titre", "ordinal", "coded")
+VALUE_KINDS = (*USABLE_KINDS, "not_done", "instrument_error", "ambiguous", "unreadable", "missing")
+
+
+def parse_values(text: pl.Expr, locale: pl.Expr | str, reference: Reference) -> pl.Expr:
+    """What each text says, as a struct with the fields VALUE_FIELDS; lazy, one Python call per batch.
+
+    ``locale`` is one of number_text.LOCALES for all rows, or an expression giving it per row. value_number is the
+    number, the limit of a censored value, the lower end of a range, or the denominator of a titre; it is null for
+    ordinal values, whose code has a rank in value_codes.csv, so that no rank is averaged. value_unit is a unit
+    written behind the number, value_target an organism named with a code. reading_a and reading_b are the two
+    readings of an ambiguous number. A text outside the grammar is 'unreadable'; no text raises.
+    """
+    column = pl.when(text.str.len_bytes() > MAX_LENGTH).then(pl.lit(TOO_LONG)).otherwise(text)
+    grammar = Grammar(reference)
+    rule = pl.lit(locale) if isinstance(locale, str) else locale
+    return per_distinct({"text": column, "locale": rule}, grammar.parse, VALUE_FIELDS)
+
+
+class Grammar:
+    """The grammar over one state of the reference tables. ``parse`` is pure; the object only holds the compiled word
+    lists.
+    """
+
+    def __init__(self, reference: Reference) -> None:
+        words = reference.comparator_words.sort(pl.col("text").str.len_chars(), "text", descending=True)
+        self._comparators = dict(words.select(pl.col("text").str.to_uppercase(), "comparator").rows())
+        signs = "|".join(escape(w) for w in self._comparators)
+        codes = reference.value_codes
+        self._exact = codes.filter(pl.col("match") == "exact").select(word="text", kind="kind", code="code")
+        self._targets = codes.filter(pl.col("match") == "target").select(word="text", target="code")
+        contains = [escape(w) for w in codes.filter(pl.col("match") == "contains")["text"].to_list()]
+        self._contains = r"(?i)\b(?:" + "|".join(contains) + ")" if contains else r"$^"
+        self._units = alias_table(reference).select("folded", pl.lit(True).alias("is_unit"))
+        self._numeric = (
+            rf"(?i)^(?P<sign>{signs})? ?(?P<first>[+-]?{NUMBER})"
+            rf"(?:(?: ?(?:-|\.\.\.?) ?| to | bis | a )(?P<second>{NUMBER}))?"
+            rf"(?: ?(?P<tail>[a-z%#/°µμ\[{{(*!↑↓,;=:+][^<>≤≥]{{0,40}}))?$"
+        )
+        self._titre = (
+            rf"(?i)^(?P<sign>{signs})? ?1 ?(?P<mark>[:/]) ?(?P<first>[0-9]{{1,7}})(?: ?(?P<tail>[a-z(,;].{{0,30}}))?$"
+        )
+
+    def parse(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Columns text and locale to the VALUE_FIELDS, row for row. Raises ValueError for an unknown locale."""
+        unknown = frame.filter(~pl.col("locale").is_in(LOCALES) | pl.col("locale").is_null())["locale"].unique().to_list()
+        if unknown:
+            raise ValueError(f"number locale {unknown[0]!r} is none of {', '.join(LOCALES)}")
+        rows = frame.select("text", "locale").with_row_index("__row__")
+        # nine results in ten are plain numbers: they need none of what follows
+        plain = pl.col("text").str.contains(PLAIN) & ~pl.col("text").str.contains(SENTINEL)
+        plain &= pl.col("locale").str.starts_with("point") | ~pl.col("text").str.contains(".", literal=True)
+        plain = plain.fill_null(False)
+        done = rows.filter(plain).with_columns(
+            [pl.lit(None, dtype).alias(name) for name, dtype in VALUE_FIELDS.items()]
+        ).with_columns(value_kind=pl.lit("number"), value_number=pl.col("text").cast(pl.Float64))  # fmt: skip
+        parts = [
+            self._read(self._cleaned(part), str(part["locale"][0])) for part in rows.filter(~plain).partition_by("locale")
+        ]
+        kept = ["__row__", *VALUE_FIELDS]
+        return pl.concat([done.select(kept), *[p.select(kept) for p in parts]]).sort("__row__").select(*VALUE_FIELDS)
+
+    def _cleaned(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Adds clean (spaces, quotes, minus signs and accents made plain; case kept) and word (for look-ups)."""
+        clean = (
+            pl.col("text")
+            .str.replace_all(r"[\s\u00a0\u2007\u2009\u202f\u200b\ufeff\x00-\x1f]+", " ")
+            .str.strip_chars().str.replace(r'^=?"(.*)"$', "${1}").str.replace(r"^'(.*)'?$", "${1}").str.strip_chars()
+            .str.replace_all(r"[−‐‑‒–—]", "-")
+            .str.normalize("NFD").str.replace_all(r"[\u0300-\u0337\u0339-\u036f]", "")
+        )  # fmt: skip
+        frame = frame.with_columns(pl.when(pl.col("text") != TOO_LONG).then(clean).alias("clean"))
+        word = pl.col("clean").str.to_uppercase()
+        bare = word.str.strip_chars_end(" .,;:!*").str.replace(r"^\((.*[^+)])\)$", "${1}")
+        return frame.with_columns(word.alias("word"), bare.alias("bare")).with_columns(
+            pl.when(pl.col("bare") == "").then("word").otherwise("bare").alias("bare")
+        )
+
+    def _lookup(self, frame: pl.DataFrame, column: str, prefix: str) -> pl.DataFrame:
+        """Adds <prefix>_kind and <prefix>_code of an exact word in ``column``."""
+        words = self._exact.rename({"word": column, "kind": f"{prefix}_kind", "code": f"{prefix}_code"})
+        return frame.join(words, on=column, how="left", maintain_order="left")
+
+    def _with_codes(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Adds the code of the whole text, of its head ("NEGATIVE (<0.9)") and of what stands beside a named
+        organism.
+        """
+        frame = self._lookup(frame, "word", "word")
+        frame = self._lookup(frame, "bare", "bare")
+        split = pl.col("clean").str.extract_groups(r"^([^0-9<>≤≥]+?)[ ,:;=(\[-]+([<>≤≥=]*[ 0-9.,][^)\]]*)[)\]]?$")
+        frame = frame.with_columns(
+            split.struct.field("1")
+            .str.to_uppercase()
+            .str.replace(r"[ ,;:]+TIT(?:ER|RE)(?: IS| OF)?$", "")
+            .str.strip_chars(" .,;:")
+            .alias("head"),
+            split.struct.field("2").str.strip_chars().alias("rest"),
+        )
+        frame = self._lookup(frame, "head", "head")
+        headed = (pl.col("head_kind") == "coded") & pl.col("word_kind").is_null()
+        frame = frame.with_columns(
+            pl.when(headed).then("rest").otherwise("clean").alias("body"),
+            pl.when(headed).then("head_code").alias("head_code"),
+        )
+        return self._with_targets(frame)
+
+    def _with_targets(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Adds target and target_code: an organism of the list beside a code of the list, and nothing else in the
+        text.
+        """
+        names = "|".join(escape(w) for w in self._targets.sort(pl.col("word").str.len_chars(), descending=True)["word"])
+        kinds = (
+            r"(?: ?[-,(]? ?(?:RNA|DNA|PCR|NAAT?|ANTIGEN|AG|ANTIBODY|AB|VIRUS|BY PCR|BY NAAT?|BY RT-PCR|RT-PCR|RESULT)\)?)*"
+        )
+        before = pl.col("bare").str.extract_groups(rf"^(?P<target>{names}){kinds}(?: IS| WAS)?[ ,:;=-]+(?P<code>.+)$")
+        after = pl.col("bare").str.extract_groups(rf"^(?P<code>.+?)(?: FOR |[ ,:;-]+|\s*\()(?P<target>{names}){kinds}\)?$")
+        frame = frame.with_columns(before.alias("before"), after.alias("after"))
+        for side in ("before", "after"):
+            frame = frame.with_columns(
+                pl.col(side).struct.field("code").str.strip_chars(" .()").alias(f"{side}_word"),
+                pl.col(side).struct.field("target").alias(f"{side}_name"),
+            )
+            frame = self._lookup(frame, f"{side}_word", side)
+            frame = frame.join(
+                self._targets.rename({"word": f"{side}_name", "target": f"{side}_target"}), on=f"{side}_name", how="left",
+                maintain_order="left",
+            )  # fmt: skip
+        ok_before, ok_after = pl.col("before_kind") == "coded", pl.col("after_kind") == "coded"
+        return frame.with_columns(
+            pl.when(ok_before).then("before_target").when(ok_after).then("after_target").alias("target"),
+            pl.when(ok_before).then("before_code").when(ok_after).then("after_code").alias("target_code"),
+        )
+
+    def _with_tail(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Reads what stands behind a number: a flag, a unit, or a code in brackets; tail_ok is false for anything
+        else.
+        """
+        titre = pl.col("titre").struct
+        tail = (
+            pl.when(titre.field("first").is_null())
+            .then(pl.col("number").struct.field("tail"))
+            .otherwise(titre.field("tail"))
+        )
+        tail = tail.str.strip_chars()
+        unflagged = (
+            tail.str.replace(rf"(?i)^{FLAG}$", "").str.replace(rf"(?i)^{FLAG} ", "").str.replace(rf"(?i) {FLAG}$", "")
+        )
+        frame = frame.with_columns(tail.alias("tail"), unflagged.str.strip_chars().alias("unit_text")).with_columns(
+            fold_unit(pl.col("unit_text")).alias("folded"),
+            pl.col("tail").str.to_uppercase().str.strip_chars(" ,;:=()[]").alias("tail_word"),
+        )
+        frame = frame.join(self._units, on="folded", how="left", maintain_order="left")
+        frame = self._lookup(frame, "tail_word", "tail")
+        coded = pl.col("tail_kind") == "coded"
+        return frame.with_columns(
+            tail_ok=pl.col("tail").is_null()
+            | (pl.col("unit_text") == "")
+            | pl.col("is_unit").fill_null(False)
+            | coded.fill_null(False),
+            value_unit=pl.when(pl.col("is_unit") & (pl.col("unit_text") != "")).then("unit_text"),
+            number_code=pl.coalesce("head_code", pl.when(coded & pl.col("is_unit").is_null()).then("tail_code")),
+        )
+
+    def _read(self, frame: pl.DataFrame, locale: str) -> pl.DataFrame:
+        """The whole grammar for texts of one locale; adds VALUE_FIELDS."""
+        frame = self._with_codes(frame)
+        frame = frame.with_columns(
+            pl.col("body").str.extract_groups(self._numeric).alias("number"),
+            pl.col("body").str.extract_groups(self._titre).alias("titre"),
+        )
+        frame = self._with_tail(frame)
+        first, second = pl.col("number").struct.field("first"), pl.col("number").struct.field("second")
+        tokens = frame.select(first=first, second=second)
+        one, two = read_numbers(tokens["first"], locale), read_numbers(tokens["second"], locale)
+        word_of_sign = pl.coalesce(pl.col("number").struct.field("sign"), pl.col("titre").struct.field("sign"))
+        sign = word_of_sign.str.to_uppercase().replace_strict(self._comparators, default=None, return_dtype=pl.String)
+        month = pl.col("clean").str.to_lowercase().str.extract_groups(MONTH_TEXT)
+        named_month = pl.coalesce(month.struct.field("2"), month.struct.field("3"))
+        frame = frame.with_columns(
+            one["number"].alias("n1"),
+            one["reading_a"].alias("n1a"),
+            one["reading_b"].alias("n1b"),
+            two["number"].alias("n2"),
+            two["reading_a"].alias("n2a"),
+            two["reading_b"].alias("n2b"),
+            sign=sign,
+            titre_n=pl.col("titre").struct.field("first").cast(pl.Float64, strict=False),
+            day=pl.coalesce(month.struct.field("1"), month.struct.field("4")),
+            month=named_month.replace_strict(MONTH_NUMBER, default=None, return_dtype=pl.Int64),
+        )
+        return frame.with_columns(self._kind(first, second)).with_columns(**self._fields())
+
+    def _kind(self, first: pl.Expr, second: pl.Expr) -> pl.Expr:
+        """The one meaning of the text, in the order in which meanings exclude each other."""
+        code_kind = pl.coalesce("word_kind", "bare_kind")
+        # 1/80 is a dilution, 14/2 and 1/3 are not: the slash counts only with a denominator of a doubling series
+        doubling = pl.col("titre_n").is_in([float(b * 2**k) for b in (1, 5, 25) for k in range(21) if b * 2**k >= 8])
+        slash = pl.col("titre").struct.field("mark") == "/"
+        numeric = first.is_not_null() & pl.col("tail_ok") & pl.col("titre_n").is_null()
+        titre = pl.col("titre_n").is_not_null() & pl.col("tail_ok") & (pl.col("titre_n") >= 1) & (~slash | doubling)
+        # 05-10 and 10-5 are dates or slips, not intervals
+        zero_led = first.str.contains(r"^[+-]?0[0-9]") | second.str.contains(r"^0[0-9]")
+        two_readings = (
+            pl.col("n1a").is_not_null()
+            | pl.col("n1b").is_not_null()
+            | pl.col("n2a").is_not_null()
+            | pl.col("n2b").is_not_null()
+        )
+        word = pl.col("clean").str.to_lowercase()
+        nothing = word.str.contains(NOTHING_SEEN) & ~word.str.slice(3).str.contains(NEGATION)
+        return (
+            pl.when(pl.col("text").is_null() | (pl.col("clean") == "")).then(pl.lit("missing"))
+            .when(pl.col("clean").is_null()).then(pl.lit("unreadable"))
+            .when(code_kind.is_not_null()).then(code_kind)
+            .when(numeric & second.is_null() & first.str.contains(SENTINEL)).then(pl.lit("instrument_error"))
+            .when(titre).then(pl.lit("titre"))
+            .when(numeric & two_readings).then(pl.lit("ambiguous"))
+            .when(numeric & second.is_not_null() & (zero_led | (pl.col("n1") > pl.col("n2")))).then(pl.lit("ambiguous"))
+            .when(numeric & second.is_not_null() & pl.col("sign").is_null() & (pl.col("n1") <= pl.col("n2")))
+            .then(pl.when(pl.col("number_code").is_null()).then(pl.lit("range")).otherwise(pl.lit("coded")))
+            .when(numeric & second.is_null() & pl.col("n1").is_not_null())
+            .then(
+                pl.when(pl.col("number_code").is_not_null()).then(pl.lit("coded"))
+                .when(pl.col("sign").is_not_null()).then(pl.lit("censored")).otherwise(pl.lit("number"))
+            )
+            .when(pl.col("target_code").is_not_null()).then(pl.lit("coded"))
+            .when(nothing).then(pl.lit("nothing"))
+            .when(pl.col("month").is_not_null()).then(pl.lit("ambiguous"))
+            .when(pl.col("clean").str.contains(self._contains)).then(pl.lit("not_done"))
+            .when(pl.col("clean").str.contains(ERROR_CODE)).then(pl.lit("instrument_error"))
+            .otherwise(pl.lit("unreadable"))
+            .alias("kind")
+        )  # fmt: skip
+
+    @staticmethod
+    def _fields() -> dict[str, pl.Expr]:
+        kind, whole = pl.col("kind"), pl.coalesce("word_kind", "bare_kind").is_null()
+        counted = kind.is_in(["number", "censored", "range", "titre", "coded"]) & whole
+        is_titre = kind == "titre"
+        # which targets a numeric reading leaves alone: only a text that is a target and a code names an organism
+        named = (kind == "coded") & whole & pl.col("n1").is_null() & pl.col("target_code").is_not_null()
+        dated = (kind == "ambiguous") & pl.col("month").is_not_null()
+        day = pl.col("day").cast(pl.Int64, strict=False)
+        low, high = pl.min_horizontal(day, "month"), pl.max_horizontal(day, "month")
+        return {
+            "value_kind": pl.when(kind == "nothing").then(pl.lit("coded")).otherwise(kind),
+            "value_number": pl.when(is_titre).then("titre_n").when(counted & ~named).then("n1"),
+            "value_upper": pl.when(counted & ~is_titre & ~named).then("n2"),
+            "comparator": pl.when(counted & ~named).then("sign"),
+            "value_code": pl.when(kind == "nothing").then(pl.lit("NEGATIVE"))
+            .when(named).then("target_code")
+            .when(~whole).then(pl.coalesce("word_code", "bare_code"))
+            .when(kind.is_in(["coded", "titre"])).then("number_code"),
+            "value_unit": pl.when(kind.is_in(["number", "censored", "range", "ambiguous"])).then("value_unit"),
+            "value_target": pl.when(named).then("target"),
+            "reading_a": pl.when(dated).then(low.cast(pl.Float64)).when(kind == "ambiguous").then("n1a"),
+            "reading_b": pl.when(dated).then(high.cast(pl.Float64)).when(kind == "ambiguous").then("n1b"),
+            "value_note": pl.when(dated).then(pl.lit("a spreadsheet made a date of a range")),
+        }  # fmt: skip
