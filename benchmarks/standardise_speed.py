@@ -57,10 +57,18 @@ def synthetic(rows: int, seed: int = 1) -> pl.DataFrame:
             "resulted_timestamp": collected + rng.integers(600, 20_000, rows) * np.timedelta64(1, "s"),
             "age_band": rng.choice(np.array(["0-17", "18-64", "65+"]), rows),
             "location_class": rng.choice(np.array(["inpatient", "outpatient", "emergency"]), rows),
+            "specimen_id": (np.arange(rows) // 6).astype(str),
+            "specimen_type": rng.choice(np.array(["SERUM", "PLASMA", "WHOLE BLOOD"]), rows),
+            "result_status": rng.choice(np.array(["F", "F", "F", "C"]), rows),
+            "priority": rng.choice(np.array(["ROUTINE", "STAT"]), rows),
+            "facility_id": rng.choice(np.array(["F1", "F2", "F3"]), rows),
+            "sex": rng.choice(np.array(["F", "M"]), rows),
+            "received_timestamp": collected + rng.integers(60, 600, rows) * np.timedelta64(1, "s"),
             "source": np.where(rng.random(rows) < 0.5, "north", "south"),
         }
     )
-    utc = [pl.col(c).dt.replace_time_zone("UTC") for c in ("collected_timestamp", "resulted_timestamp")]
+    times = ("collected_timestamp", "received_timestamp", "resulted_timestamp")
+    utc = [pl.col(c).dt.replace_time_zone("UTC") for c in times]
     by_digits = [pl.when(pl.col("digits") == d).then(pl.col("number").round(d).cast(pl.String)) for d in (1, 2)]
     plain = pl.coalesce(*by_digits, pl.col("number").round(0).cast(pl.Int64).cast(pl.String))
     text = (
@@ -68,9 +76,12 @@ def synthetic(rows: int, seed: int = 1) -> pl.DataFrame:
         .when(pl.col("luck") < 0.01).then("<" + plain).when(pl.col("luck") < 0.012).then(pl.lit("-999"))
         .when(pl.col("luck") < 0.014).then(pl.lit("HEMOLYZED")).otherwise(plain)
     )  # fmt: skip
-    return frame.with_columns(*utc).with_columns(
+    swab = pl.when(pl.col("test_code").is_in(["SARS2", "FLUA"])).then(pl.lit("NP SWAB")).otherwise("specimen_type")
+    return frame.with_columns(*utc, specimen_type=swab).with_columns(
         result_value=text, event_date=pl.col("resulted_timestamp").dt.date(), row_key=pl.col("result_id"),
-        row_version=pl.lit(1, pl.Int32),
+        row_version=pl.lit(1, pl.Int32), row_digest=pl.col("result_id").hash(1).cast(pl.String), date_source=pl.lit("event"),
+        change=pl.lit("insert"), known_from=pl.col("resulted_timestamp"), ingested_at=pl.col("resulted_timestamp"),
+        updated_at=pl.col("resulted_timestamp"), verified_timestamp=pl.col("resulted_timestamp"), is_conflict=pl.lit(False),
     ).drop("number", "digits", "word", "coded", "luck")  # fmt: skip
 
 

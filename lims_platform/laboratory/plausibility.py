@@ -31,7 +31,12 @@ ASSESS_FIELDS: dict[str, pl.DataType] = {
     "fit_proposal": pl.String(),
     "fit_confidence": pl.Float64(),
 }
-READING_FIELDS: dict[str, pl.DataType] = {"reading_proposal": pl.String(), "reading_confidence": pl.Float64()}
+READING_FIELDS: dict[str, pl.DataType] = {
+    "reading_proposal": pl.String(),
+    "reading_confidence": pl.Float64(),
+    "reading_low": pl.Float64(),
+    "reading_high": pl.Float64(),
+}
 
 
 def facts(reference: Reference) -> pl.DataFrame:
@@ -120,7 +125,8 @@ class Plausibility:
         """READING_FIELDS for each row of std_loinc, factor, offset, reading_a and reading_b, in the same order.
 
         Proposes the likelier of the two readings of an ambiguous number under its stated unit, with its posterior
-        probability at even odds; null where neither is plausible.
+        probability at even odds; null where neither is plausible. reading_low and reading_high are both readings in the
+        standard unit (as written where no unit is known), in order.
         """
         rows = frame.join(self._facts, left_on="std_loinc", right_on="loinc_code", how="left", maintain_order="left")
         weights = []
@@ -131,7 +137,12 @@ class Plausibility:
         total = weights[0] + weights[1]
         first = weights[0] >= weights[1]
         chosen = pl.when(first).then("reading_a").otherwise("reading_b")
+        both = [
+            pl.col(r) * pl.col("factor").fill_null(1) + pl.col("offset").fill_null(0) for r in ("reading_a", "reading_b")
+        ]
         return rows.select(
+            reading_low=pl.min_horizontal(both),
+            reading_high=pl.max_horizontal(both),
             reading_proposal=pl.when(total > 0).then(pl.format("read as {}", chosen)),
             reading_confidence=pl.when(total > 0).then(pl.when(first).then(weights[0]).otherwise(weights[1]) / total),
         )

@@ -222,17 +222,6 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
     written = pl.coalesce(pl.col("result_unit").str.strip_chars(), "value_unit")
     same = (pl.col("factor") == 1.0) & (pl.col("offset") == 0.0)
     low, high = pl.col("critical_low"), pl.col("critical_high")
-    none = pl.lit(None, pl.String)
-    readings = [
-        beyond(
-            pl.col(r) * pl.col("factor").fill_null(1.0) + pl.col("offset").fill_null(0.0),
-            pl.lit(None, pl.Float64),
-            none,
-            low,
-            high,
-        )
-        for r in ("reading_a", "reading_b")
-    ]
     trap = pl.col("__doubt__") == "trap"
     named = pl.when(reason == "ambiguous_code").then(
         pl.coalesce("code_detail", pl.format("the text names {}, the test is {}", "value_target", "std_name"))
@@ -251,8 +240,11 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
         .when((written == pl.col("std_unit")) & same).then(pl.lit("reported"))
         .when(standard & same).then(pl.lit("alias"))
         .when(standard).then(pl.lit("converted")).otherwise(pl.lit("none")),
-        "is_critical": (numeric & beyond(number, pl.coalesce("__upper__", "value_upper"), pl.col("comparator"), low, high))
-        | ((kind == "ambiguous") & pl.any_horizontal(*readings)),
+        "is_critical": beyond(
+            pl.when(numeric).then(number).otherwise("reading_low"),
+            pl.when(numeric).then(pl.coalesce("__upper__", "value_upper")).otherwise("reading_high"),
+            pl.col("comparator"), low, high,
+        ),
         "reason": reason,
         "detail": pl.when(reason.is_not_null()).then(
             pl.coalesce(
