@@ -38,7 +38,7 @@ VALUE_FIELDS: dict[str, pl.DataType] = {
     "reading_b": pl.Float64(),
     "value_note": pl.String(),
 }
-#: Kinds a result can have and be usable; the others are number-less by nature or by fault.
+#: Kinds a usable result can have.
 USABLE_KINDS = ("number", "censored", "range", "titre", "ordinal", "coded")
 VALUE_KINDS = (*USABLE_KINDS, "not_done", "instrument_error", "ambiguous", "unreadable", "missing")
 
@@ -72,7 +72,9 @@ class Grammar:
         self._targets = codes.filter(pl.col("match") == "target").select(word="text", target="code")
         contains = [escape(w) for w in codes.filter(pl.col("match") == "contains")["text"].to_list()]
         self._contains = r"(?i)\b(?:" + "|".join(contains) + ")" if contains else r"$^"
-        self._units = alias_table(reference).select("folded", pl.lit(True).alias("is_unit"))
+        # "none", "n/a" and the like are words for no unit in a unit column; behind a number they are noise
+        units = alias_table(reference).filter(pl.col("unit") != "1")
+        self._units = units.select("folded", pl.lit(True).alias("is_unit"))
         self._numeric = (
             rf"(?i)^(?P<sign>{signs})? ?(?P<first>[+-]?{NUMBER})"
             rf"(?:(?: ?(?:-|\.\.\.?) ?| to | bis | a )(?P<second>{NUMBER}))?"
@@ -123,18 +125,13 @@ class Grammar:
         return frame.join(words, on=column, how="left", maintain_order="left")
 
     def _with_codes(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Adds the code of the whole text, of its head ("NEGATIVE (<0.9)") and of what stands beside a named
-        organism.
-        """
+        """Adds the code of the whole text, of its head ("NEGATIVE (<0.9)") and beside a named organism."""
         frame = self._lookup(frame, "word", "word")
         frame = self._lookup(frame, "bare", "bare")
         split = pl.col("clean").str.extract_groups(r"^([^0-9<>≤≥]+?)[ ,:;=(\[-]+([<>≤≥=]*[ 0-9.,][^)\]]*)[)\]]?$")
+        head = split.struct.field("1").str.to_uppercase()
         frame = frame.with_columns(
-            split.struct.field("1")
-            .str.to_uppercase()
-            .str.replace(r"[ ,;:]+TIT(?:ER|RE)(?: IS| OF)?$", "")
-            .str.strip_chars(" .,;:")
-            .alias("head"),
+            head.str.replace(r"[ ,;:]+TIT(?:ER|RE)(?: IS| OF)?$", "").str.strip_chars(" .,;:").alias("head"),
             split.struct.field("2").str.strip_chars().alias("rest"),
         )
         frame = self._lookup(frame, "head", "head")
@@ -192,7 +189,8 @@ class Grammar:
         )
         frame = frame.join(self._units, on="folded", how="left", maintain_order="left")
         frame = self._lookup(frame, "tail_word", "tail")
-        coded = pl.col("tail_kind") == "coded"
+        # a code on either side of the number is one statement; two of them are two
+        coded = (pl.col("tail_kind") == "coded") & pl.col("head_code").is_null()
         return frame.with_columns(
             tail_ok=pl.col("tail").is_null()
             | (pl.col("unit_text") == "")

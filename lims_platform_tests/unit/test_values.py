@@ -82,6 +82,8 @@ def meaning(text: str | None, locale: str = "point") -> tuple[Any, ...]:
         ("5.2 FOO", ("unreadable", None, None, None, None)),
         ("14/2", ("unreadable", None, None, None, None)),
         ("150 IS HIGHEST MEASURED PTT", ("unreadable", None, None, None, None)),
+        ("0.5NULL", ("unreadable", None, None, None, None)),
+        ("DETECTED 5 NOT DETECTED", ("unreadable", None, None, None, None)),
         ("FLU A POSITIVE, FLU B NEGATIVE", ("unreadable", None, None, None, None)),
         ("2020-05-10", ("unreadable", None, None, None, None)),
         ("≮5", ("unreadable", None, None, None, None)),
