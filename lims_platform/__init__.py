@@ -1,1 +1,1 @@
-"""A data platform for clinical and environmental laboratories. See README.md; the rooms are described in their own docstrings."""
+"""A data platform for clinical and environmental laboratories. See README.md; each room's docstring says what is in it."""

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+#: Where the demo keeps its first day: the partitions must not start a day later every day.
+FIRST_DAY_FILE = Path("demo") / "first_day"
 
 
 class SettingsError(ValueError):
@@ -29,7 +33,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(REPOSITORY / "data", description="Everything the platform writes")
     reference_dir: Path = Field(REPOSITORY / "data" / "reference", description="The CSV files the laboratory edits")
     sources: Path | None = Field(None, description="Path of sources.yaml; the demo laboratory when absent")
-    start_date: date | None = Field(None, description="First daily partition; default: 420 days before today")
+    start_date: date | None = Field(
+        None, description="First daily partition; required in production, the demo remembers its own"
+    )
     timezone: str = Field("Europe/Berlin", description="The laboratory's calendar: days and partitions are cut in this zone")
     pseudonym_key_file: Path | None = Field(None, description="Secret key; the demo makes its own under the data directory")
     environment: Literal["demo", "production"] = Field("demo", description="production refuses demo keys and defaults")
@@ -43,6 +49,7 @@ class Settings(BaseSettings):
     vanished_floor: int = Field(5, ge=1, description="Fewer vanished rows a day than this never stop a run")
     late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
     demo_devices: int = Field(40, ge=2, description="Analysers of the demo laboratory")
+    demo_seed: int = Field(7, ge=0, description="Seed of the demo laboratory")
     demo_results_per_day: int = Field(1600, ge=10, description="Results a day of the demo laboratory")
 
     @field_validator("timezone")
@@ -59,6 +66,14 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
 
+    @model_validator(mode="after")
+    def _production_is_explicit(self) -> Settings:
+        if self.environment == "production":
+            for name in ("sources", "start_date", "pseudonym_key_file"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"LIMS_ENVIRONMENT=production needs LIMS_{name.upper()}")
+        return self
+
     @property
     def zone(self) -> ZoneInfo:
         """The laboratory's time zone."""
@@ -71,8 +86,13 @@ class Settings(BaseSettings):
 
     @property
     def first_day(self) -> date:
-        """First daily partition."""
-        return self.start_date or self.today - timedelta(days=420)
+        """First daily partition: LIMS_START_DATE, else the demo laboratory's first day, else 420 days before today."""
+        if self.start_date is not None:
+            return self.start_date
+        remembered = self.data_dir / FIRST_DAY_FILE
+        return (
+            date.fromisoformat(remembered.read_text().strip()) if remembered.exists() else self.today - timedelta(days=420)
+        )
 
     @property
     def lake_dir(self) -> Path:
@@ -107,8 +127,18 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise SettingsError(message) from None
         variable = name if name.isupper() else f"LIMS_{name.upper()}"
-        raise SettingsError(f"{variable}={first.get('input')!r}: {first['msg']}") from None
+        raise SettingsError(f"{variable}={first.get('input')!r}: {message}") from None
+
+
+def remember_first_day(loaded: Settings, day: date) -> None:
+    """Fix the demo laboratory's first partition, once."""
+    path = loaded.data_dir / FIRST_DAY_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{day.isoformat()}\n")
 
 
 @lru_cache(maxsize=1)

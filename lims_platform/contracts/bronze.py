@@ -15,7 +15,7 @@ from lims_platform.contracts.source import SOURCE_TABLES, UTC, SourceTable
 HISTORY_COLUMNS: dict[str, tuple[pl.DataType, bool, str]] = {
     "source": (pl.String(), False, "Name of the source in sources.yaml"),
     "event_date": (pl.Date(), False, "The day the row belongs to, in the laboratory's calendar; partition column"),
-    "date_source": (pl.String(), False, "event, fallback, no_time or outside: how the row came by its day"),
+    "date_source": (pl.String(), False, "event, fallback, no_time, outside or register: how the row came by its day"),
     "time_flag": (pl.String(), True, "What was wrong with the row's times or numbers, joined by ';'"),
     "row_key": (pl.String(), False, "Identity within the day: source and key; a conflicting duplicate adds its digest"),
     "row_version": (pl.Int32(), False, "1, 2, 3, … per row_key over the whole table"),

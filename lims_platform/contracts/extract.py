@@ -11,7 +11,7 @@ from datetime import date
 import polars as pl
 
 #: How a row came by its day: its event time, a fallback time, the ingestion day (no usable time, or outside the partitions).
-DATE_SOURCES = ("event", "fallback", "no_time", "outside")
+DATE_SOURCES = ("event", "fallback", "no_time", "outside", "register")
 
 #: Columns a source reader adds to the contract's own.
 EXTRACT_COLUMNS: dict[str, pl.DataType] = {

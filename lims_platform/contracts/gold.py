@@ -102,7 +102,9 @@ class QualityAnomalyFeatures(_Dated):
     outlier_rate: float = column("Share beyond 3 robust SD of the 28 days before", nullable=True, ge=0, le=1)
     distribution_shift: float = column("|median - median of 28 days| / robust SD", nullable=True, ge=0)
     missing_data_rate: float = column("Quarantined / all rows of the analyte's codes", ge=0, le=1)
-    device_consistency_score: float = column("SD of device medians, net of sampling error, / allowable error", nullable=True, ge=0)
+    device_consistency_score: float = column(
+        "SD of device medians, net of sampling error, / allowable error", nullable=True, ge=0
+    )
     quality_anomaly: bool = column("Any of the four beyond its limit")
 
     class Config:
@@ -174,7 +176,11 @@ class DeviceRiskScores(_Dated):
     device_type: str = column("Chemistry, haematology, …", nullable=True)
     facility_id: str = column("Where it stands", nullable=True)
     failure_probability: float = column("P(FAILURE within the next 7 days)", ge=0, le=1)
-    risk_score: float = column("100 × probability rank-free, 0 to 100", ge=0, le=100)
+    risk_score: float = column(
+        "100 × the probability restated for a fleet of which one in five fails within a week (see learning.scoring)",
+        ge=0,
+        le=100,
+    )
     risk_level: str = column("LOW, MEDIUM, HIGH or CRITICAL", isin=RISK_LEVELS)
     recommended_action: str = column("What to do")
     top_factors: str = column("The three features that raise this score most", nullable=True)

@@ -6,7 +6,9 @@ of D". Not here: what is summed (``device_health``, ``outbreaks``), how versions
 A row dated D uses, per key, the latest version known before the end of D in the laboratory's calendar. A history
 frame has ``event_date``, ``known_from`` (UTC), ``known_to`` (UTC or null), ``change`` (insert, update, delete) and
 ``is_conflict``. All sums run in 64-bit integers (floats in steps of 2**-20), so they do not depend on the order of
-rows, on ``first`` or on what became known later: rebuilding an old day gives the identical row, bit for bit.
+rows, on ``first`` or on what became known later: rebuilding an old day gives the identical row, bit for bit. (Whoever
+goes on computing with them: polars divides a column by a constant as a product with its reciprocal, but not where the
+column has one row.)
 """
 
 from __future__ import annotations
@@ -89,7 +91,8 @@ def windowed_sums(
     last: date,
     lag_days: int = 0,
 ) -> pl.DataFrame:
-    """For each D in [first, last]: sums over rows with event_date in (D − lag − window, D − lag] that are known as of D.
+    """For each D in [first, last]: sums over rows with event_date in (D − lag − window, D − lag] that are known as of
+    D.
 
     ``rows`` come from ``known_days``. Each row adds its value on the day it enters and takes it away after the day it
     leaves; a cumulative sum over the complete calendar does the rest: O(rows + keys × days), no loop over days.
@@ -133,12 +136,15 @@ def decayed_sums(
 ) -> pl.DataFrame:
     """As ``windowed_sums``, each row weighted 2 ** (−age / half-life), age = D − event_date, over five half-lives.
 
+    The weights sum to 1: of one row a day the result is 1.
+
     ``values`` are integers or flags. Rows known on their own day for good are convolved as daily sums; the few that
     were late, amended or deleted are spread over the days they were known. Returns Float64 columns.
     """
     days = days_between(first, last)
     span = int(np.ceil(5 * half_life_days))
-    weights = np.rint(FIXED_POINT * 0.5 ** (np.arange(span) / half_life_days)).astype(np.int64)
+    decay = 0.5 ** (np.arange(span) / half_life_days)
+    weights = np.rint(FIXED_POINT * decay / decay.sum()).astype(np.int64)
     spans = _spans(rows, by, values, span, first, last, 0, keep_event=True)
     spans = spans.group_by([*by, "_event", "_start", "_stop"]).agg(pl.col(list(values)).cast(pl.Int64).sum())
     keys, codes = _codes(spans, by)
@@ -174,6 +180,8 @@ def latest_known(rows: Frame, by: list[str], value: pl.Expr, name: str, first: d
         .select(*by, value.alias(name), pl.max_horizontal("first_day", pl.lit(first)).alias("_start"), "last_day")
         .filter(pl.col(name).is_not_null(), pl.col("_start") <= last)
         .filter(pl.col("last_day").is_null() | (pl.col("last_day") >= pl.col("_start")))
+        # known to the end is as good as known for ever, and cheaper
+        .with_columns(pl.when(pl.col("last_day") < last).then("last_day").alias("last_day"))
         .group_by([*by, "_start", "last_day"])
         .agg(pl.col(name).max())
         .collect()

@@ -5,8 +5,8 @@ Here: the feature row of the contract DeviceFailureFeatures and its formulas. No
 
 Every window is a window of calendar days ending on D, and the calendar is complete: a day without a log or a result
 is a zero, before the first data too. The platform's first days therefore see part of a window as zeros; keep them out
-of training for 30 days. To rebuild a day identically, give at least RESULT_HISTORY_DAYS of results and controls
-before it, and every log.
+of training for 30 days. A row depends on the HISTORY_DAYS up to its own and on nothing older: give them, and a day
+is the same whether built alone or within a range.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ CALIBRATION_DUE_DAYS = 30
 MAINTENANCE_DUE_DAYS = 90
 DAYS_PER_MONTH = 30.4375
 OUTAGE_HOURS = 24
-#: Days of results and controls before the first day that a rebuilt row can depend on.
-RESULT_HISTORY_DAYS = inputs.USAGE_DAYS
+#: Days of logs, results and controls a row depends on, its own included.
+HISTORY_DAYS = inputs.LOOKBACK_DAYS
 #: Weekday numbers (Monday is 1) on which a device without a result is down even if the whole laboratory is silent.
 WORKING_DAYS = (1, 2, 3, 4, 5)
 
@@ -43,8 +43,9 @@ def device_failure_features(
     known_from, known_to, change, is_conflict.
 
     A device has rows from its installation on (without a known date: on every day). A device that logs or measures
-    but is not in the register has rows from the first day it was heard of, with unknown type. ``calendar`` is an IANA
-    zone.
+    but is not in the register has rows while it was heard of in the last HISTORY_DAYS, with unknown type. The losers
+    of conflicting duplicates in the register are left out; ValueError if a device is still there twice. ``calendar``
+    is an IANA zone.
     """
     work = inputs.known_results(results, calendar)
     events = inputs.known_logs(logs, calendar)
@@ -67,25 +68,23 @@ def _device_days(
     devices: pl.DataFrame, work: pl.DataFrame, events: pl.DataFrame, first: date, last: date, calendar: str
 ) -> pl.DataFrame:
     """The complete calendar: device_id, as_of_date, device_type, facility_id, installed (day)."""
+    devices = devices.filter(pl.col("device_id").is_not_null())
+    if "is_conflict" in devices.columns:
+        devices = devices.filter(~pl.col("is_conflict"))
     twice = devices.filter(pl.col("device_id").is_duplicated())
     if not twice.is_empty():
         raise ValueError(f"devices: device_id {twice['device_id'][0]!r} is in the register {twice.height} times")
-    register = devices.filter(pl.col("device_id").is_not_null()).select(
+    register = devices.select(
         "device_id",
         "device_type",
         "facility_id",
         local_date(pl.col("installed_date"), calendar).alias("installed"),
         pl.coalesce(local_date(pl.col("installed_date"), calendar), pl.lit(first)).alias("_from"),
     )
-    heard_of = (
-        pl.concat([work.select("device_id", "first_day"), events.select("device_id", "first_day")])
-        .group_by("device_id")
-        .agg(pl.col("first_day").min().alias("_from"))
-        .join(register, on="device_id", how="anti")
-    )
-    everyone = pl.concat([register, heard_of], how="diagonal")
     days = days_between(first, last).to_frame()
-    return everyone.join(days, how="cross").filter(pl.col("as_of_date") >= pl.col("_from")).drop("_from")
+    registered = register.join(days, how="cross").filter(pl.col("as_of_date") >= pl.col("_from")).drop("_from")
+    strangers = inputs.heard_of(events, work, first, last).join(register, on="device_id", how="anti")
+    return pl.concat([registered, strangers], how="diagonal")
 
 
 def _days_since(column: str) -> pl.Expr:
@@ -103,8 +102,8 @@ def _ratio(numerator: str, denominator: str) -> pl.Expr:
 
 def _trend(short: str, short_days: int, long: str, long_days: int) -> pl.Expr:
     """(short per day − long per day) / (long per day + 1)."""
-    per_day = pl.col(long) / long_days
-    return (pl.col(short) / short_days - per_day) / (per_day + 1)
+    # as one quotient of integers, which has the same bits whatever the frame's size
+    return (pl.col(short) * long_days - pl.col(long) * short_days) / ((pl.col(long) + long_days) * short_days)
 
 
 def _features(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
@@ -125,13 +124,13 @@ def _features(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
         result_volume=pl.col("results_1d"),
         result_volume_trend=_trend("results_1d", 1, "results_30d", 30),
         avg_turnaround_time_7d=pl.col("turnaround_7d"),
-        device_age_months=_days_since("installed") / DAYS_PER_MONTH,
+        device_age_months=_days_since("installed") * (1 / DAYS_PER_MONTH),
         last_failure_days=(pl.col("as_of_date") - local_date(pl.col("last_failure_at"), calendar))
         .dt.total_days()
         .cast(pl.Float64),
         error_trend=_trend("errors_7d", 7, "errors_30d", 30),
         warning_trend=_trend("warnings_7d", 7, "warnings_30d", 30),
-        error_burst_7d=pl.col("errors_worst_day") / (pl.col("errors_30d") / 30 + 1),
+        error_burst_7d=pl.col("errors_worst_day") * 30 / (pl.col("errors_30d") + 30),
         turnaround_trend=_ratio("turnaround_7d", "turnaround_30d"),
         turnaround_ratio_3d=_ratio("turnaround_3d", "turnaround_30d"),
         qc_bias_trend=pl.col("qc_bias_3d") - pl.col("qc_bias_14d"),
@@ -144,7 +143,8 @@ def _features(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
 
 
 def _in_outage(calendar: str) -> pl.Expr:
-    """A FAILURE in the last 24 h of the day, or a working day on which the device has had no result since its last FAILURE.
+    """A FAILURE in the last 24 h of the day, or a working day on which the device has had no result since its last
+    FAILURE.
 
     A working day is Monday to Friday, or any day on which some other device has results.
     """

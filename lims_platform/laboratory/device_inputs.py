@@ -33,6 +33,10 @@ QC_WINDOWS = (3, 7, 14)
 Z_LIMIT = 8.0
 #: Results since maintenance are counted at most this far back.
 USAGE_DAYS = 120
+#: Days of history a row can depend on, its own included: what lies further back is forgotten, so that a day built with the
+#: shortest sufficient history equals the same day built within a long range.
+LOOKBACK_DAYS = 400
+_DAYS_APART = 1_000_000
 #: Cells (device, analyte, level) × days of control statistics held at once.
 _CELLS_AT_ONCE = 6_000_000
 _CELL = ["device_id", "loinc_code", "qc_level"]
@@ -62,7 +66,8 @@ def known_logs(logs: Frame, calendar: str) -> pl.DataFrame:
 
 
 def log_counts(logs: pl.DataFrame, first: date, last: date) -> list[pl.DataFrame]:
-    """errors_<n>d, warnings_<n>d on calendar windows and error_ewma_<h>, warning_ewma_<h> (events a day) per half-life."""
+    """errors_<n>d, warnings_<n>d on calendar windows and error_ewma_<h>, warning_ewma_<h> (events a day) per
+    half-life."""
     kinds = {"error": pl.col("event_type") == "ERROR", "warning": pl.col("event_type") == "WARNING"}
     rows = logs.filter(pl.col("event_type").is_in(["ERROR", "WARNING"]))
     frames = [
@@ -70,9 +75,8 @@ def log_counts(logs: pl.DataFrame, first: date, last: date) -> list[pl.DataFrame
         for days in (1, 3, 7, 30)
     ]
     for half_life in HALF_LIVES:
-        weight = sum(0.5 ** (age / half_life) for age in range(5 * half_life))
-        decayed = decayed_sums(rows, DEVICE, {f"{k}_ewma_{half_life}d": e for k, e in kinds.items()}, half_life, first, last)
-        frames.append(decayed.with_columns(pl.col(f"{k}_ewma_{half_life}d") / weight for k in kinds))
+        rates = {f"{k}_ewma_{half_life}d": is_kind for k, is_kind in kinds.items()}
+        frames.append(decayed_sums(rows, DEVICE, rates, half_life, first, last))
     return frames
 
 
@@ -96,27 +100,54 @@ def result_sums(results: pl.DataFrame, first: date, last: date) -> list[pl.DataF
 def last_events(logs: pl.DataFrame, results: pl.DataFrame, first: date, last: date, calendar: str) -> list[pl.DataFrame]:
     """Days last_calibration and last_maintenance, times last_failure_at and last_result_at, as known; null before any.
 
-    Services come from their own events and from what any log row known by then says of them; a date that lies after
-    the end of the day does not count yet.
+    A service is known from its own event, or from what the latest log row that says anything of it says; a date
+    after the row's own day is a plan and counts for nothing. Rows older than LOOKBACK_DAYS are forgotten.
     """
     frames = []
     for kind, column in (("CALIBRATION", "calibration_date"), ("MAINTENANCE", "maintenance_date")):
-        events = logs.filter(pl.col("event_type") == kind).with_columns(pl.col("logged_at").alias("_at"))
-        told = logs.filter(pl.col(column).is_not_null()).with_columns(pl.col(column).alias("_at"))
-        rows = (
-            pl.concat([events, told])
-            .with_columns(local_date(pl.col("_at"), calendar).alias("_day"))
-            .with_columns(pl.max_horizontal("first_day", "_day"))
+        name = f"last_{kind.lower()}"
+        events = latest_known(logs.filter(pl.col("event_type") == kind), DEVICE, pl.col("event_date"), "event", first, last)
+        frames.append(
+            _forget(events, pl.col("event"), "event")
+            .join(_told(logs, column, first, last, calendar), on=DAY, how="full", coalesce=True)
+            .select(*DAY, pl.max_horizontal("event", "told").alias(name))
         )
-        frames.append(latest_known(rows, DEVICE, pl.col("_day"), f"last_{kind.lower()}", first, last))
     failures = logs.filter(pl.col("event_type") == "FAILURE")
-    frames.append(latest_known(failures, DEVICE, pl.col("logged_at"), "last_failure_at", first, last))
-    frames.append(latest_known(results, DEVICE, pl.col("newest"), "last_result_at", first, last))
+    for rows, column, name in ((failures, "logged_at", "last_failure_at"), (results, "newest", "last_result_at")):
+        known = latest_known(rows, DEVICE, pl.col(column), name, first, last)
+        frames.append(_forget(known, local_date(pl.col(name), calendar), name))
     return frames
 
 
+def _told(logs: pl.DataFrame, column: str, first: date, last: date, calendar: str) -> pl.DataFrame:
+    """The day of a service as the latest log row that names one tells it, in ``told``."""
+    day = local_date(pl.col(column), calendar)
+    rows = logs.select(*DEVICE, "event_date", "first_day", "last_day", day.alias("day"))
+    rows = rows.filter(pl.col("day") <= pl.col("event_date"))
+    # one number that grows with the row's day first and with what it tells second
+    both = pl.col("event_date").to_physical().cast(pl.Int64) * _DAYS_APART + pl.col("day").to_physical()
+    known = latest_known(rows, DEVICE, both, "both", first, last)
+    row_day = (pl.col("both") // _DAYS_APART).cast(pl.Int32).cast(pl.Date)
+    told = (pl.col("both") % _DAYS_APART).cast(pl.Int32).cast(pl.Date)
+    return _forget(known.with_columns(told.alias("told")), row_day, "told").drop("both")
+
+
+def _forget(rows: pl.DataFrame, day: pl.Expr, name: str) -> pl.DataFrame:
+    """``name`` null where ``day`` lies LOOKBACK_DAYS or more before as_of_date."""
+    remembered = day > pl.col("as_of_date") - pl.duration(days=LOOKBACK_DAYS)
+    return rows.with_columns(pl.when(remembered).then(name).alias(name))
+
+
+def heard_of(logs: pl.DataFrame, results: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
+    """Device and day wherever a row of the last LOOKBACK_DAYS, known by then, speaks of the device."""
+    spells = [frame.select(*DEVICE, "event_date", "first_day", "last_day") for frame in (logs, results)]
+    known = latest_known(pl.concat(spells), DEVICE, pl.col("event_date"), "heard", first, last)
+    return _forget(known, pl.col("heard"), "heard").filter(pl.col("heard").is_not_null()).select(DAY)
+
+
 def failure_counts(logs: pl.DataFrame, first: date, last: date, window_days: int = 90) -> pl.DataFrame:
-    """failures_<n>d: FAILURE episodes that started in the window, as known at the end of the day (see failure_episodes).
+    """failures_<n>d: FAILURE episodes that started in the window, as known at the end of the day (see
+    failure_episodes).
 
     Failures are few: each is laid out over the days it counts, and the chain is cut anew for every day.
     """
@@ -149,7 +180,8 @@ def failure_counts(logs: pl.DataFrame, first: date, last: date, window_days: int
 
 
 def usage_since_maintenance(results: pl.DataFrame, maintained: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
-    """usage_since_maintenance: results after the day of the last known maintenance, at most USAGE_DAYS back; null if none.
+    """usage_since_maintenance: results after the day of the last known maintenance, at most USAGE_DAYS back; null if
+    none.
 
     Each day counts as it was known at its own end, so that this, too, is the same whenever it is rebuilt.
     """
@@ -226,7 +258,8 @@ def _no_cells() -> pl.DataFrame:
 
 
 def _cells(chunk: pl.DataFrame, cells: pl.DataFrame, days: int, first: date, last: date) -> pl.DataFrame:
-    """Bias, largest bias and imprecision over the cells of each device and day; sums over cells run in integers again."""
+    """Bias, largest bias and imprecision over the cells of each device and day; sums over cells run in integers
+    again."""
     values = {c: pl.col(c) for c in ("n", "z", "zz")}
     keys, sums = windowed_arrays(chunk, ["cell"], values, days, first, last)
     owner = keys.join(cells.select("cell", "device_id"), on="cell", how="left", maintain_order="left")["device_id"]

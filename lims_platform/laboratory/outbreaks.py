@@ -25,8 +25,11 @@ EPISODE_DAYS = 90
 POSITIVE_CODES = ("POSITIVE", "WEAK_POSITIVE", "PRESUMPTIVE_POSITIVE")
 NEGATIVE_CODES = ("NEGATIVE", "PRESUMPTIVE_NEGATIVE")
 
+#: Days of results a row can depend on, its own included: what lies further back is forgotten, so that a day built alone
+#: equals the same day built within a range. Two years of season and the time around them.
+LOOKBACK_DAYS = 800
 #: The season: the same week and its two neighbours of up to so many past years, 364 days apart to keep the weekday.
-BASELINE_YEARS = 3
+BASELINE_YEARS = 2
 YEAR_DAYS = 364
 #: Without a past year: so many weeks before D, leaving out the last ones, which an outbreak may already have raised.
 RECENT_WEEKS = 8
@@ -64,8 +67,8 @@ def counted_patients(
     episode, and the first positive takes the place of an earlier negative once it is known. A result without a
     patient is a patient of its own.
 
-    Returns loinc_code, facility_id, event_date, positive, first_day, last_day (null: from first_day on); a result may
-    have several spells.
+    Returns loinc_code, facility_id, event_date, positive, first_day, last_day; a result may have several spells, none
+    beyond LOOKBACK_DAYS from the day of the result.
     """
     rows = (
         known_days(history, calendar)
@@ -83,12 +86,12 @@ def counted_patients(
             pl.coalesce("collected_at", "resulted_at", "known_from").alias("at"),
             pl.col("value_code").is_in(POSITIVE_CODES).alias("positive"),
             pl.col("first_day"),
-            "last_day",
+            pl.min_horizontal("last_day", pl.col("event_date") + pl.duration(days=LOOKBACK_DAYS - 1)).alias("last_day"),
             "row_key",
             "row_version",
         )
         .with_columns(pl.max_horizontal("first_day", "event_date"))
-        .filter(pl.col("last_day").is_null() | (pl.col("last_day") >= pl.col("first_day")))
+        .filter(pl.col("last_day") >= pl.col("first_day"))
         .sort("loinc_code", "patient", "at", "row_key", "row_version")
         .with_row_index("row")
         .collect()
@@ -160,8 +163,8 @@ def outbreak_risk_features(
 
     history: lab_results_history (loinc_code, value_code, reason, patient_hash, facility_id, collected_at,
     resulted_at, row_key, row_version, event_date, known_from, known_to, change, is_conflict). pathogens: loinc_code,
-    analyte, takes_part_in_outbreak_alarms. Facility ALL has a row on every day; another from the first day anything
-    of it was known.
+    analyte, takes_part_in_outbreak_alarms. Facility ALL has a row on every day; another while a test of it
+    is known from the last LOOKBACK_DAYS.
 
     seasonal_baseline, positives expected in 7 days: the mean over past years of a third of the 21 days around the
     same week, where at least one whole year is known; else an eighth of the 8 weeks that end 3 weeks before D, where
@@ -199,12 +202,11 @@ def _windows(rows: pl.DataFrame, first: date, last: date) -> list[pl.DataFrame]:
 
 
 def _site_days(patients: pl.DataFrame, pathogens: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
-    sites = patients.group_by("facility_id").agg(pl.col("first_day").min().alias("_from"))
-    everywhere = pl.DataFrame({"facility_id": [ALL_SITES], "_from": [first]})
+    known = latest_known(patients, ["facility_id"], pl.col("event_date"), "_seen", first, last)
+    sites = known.filter(pl.col("_seen").is_not_null()).drop("_seen")
+    everywhere = days_between(first, last).to_frame().select(pl.lit(ALL_SITES).alias("facility_id"), "as_of_date")
     names = pathogens.select("loinc_code", pl.col("analyte").alias("pathogen"))
-    days = days_between(first, last).to_frame()
-    grid = names.join(pl.concat([everywhere, sites]), how="cross").join(days, how="cross")
-    return grid.filter(pl.col("as_of_date") >= pl.col("_from")).drop("_from")
+    return names.join(pl.concat([everywhere, sites]), how="cross")
 
 
 def _features(rows: pl.DataFrame) -> pl.DataFrame:
@@ -213,7 +215,7 @@ def _features(rows: pl.DataFrame) -> pl.DataFrame:
     known = pl.col("as_of_date").to_physical() + pl.col("_earliest") + 1  # days since the earliest collection, both included
     rows = rows.with_columns(known.fill_null(0).alias("known"))
     years = [
-        pl.when(pl.col("known") >= k * YEAR_DAYS + 14).then(pl.col(f"cases_year_{k}") / 3)
+        pl.when(pl.col("known") >= k * YEAR_DAYS + 14).then(pl.col(f"cases_year_{k}") * (1 / 3))
         for k in range(1, BASELINE_YEARS + 1)
     ]
     recent = pl.when(pl.col("known") >= 7 * (RECENT_WEEKS + RECENT_WEEKS_LEFT_OUT)).then(
@@ -237,8 +239,8 @@ def _features(rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(
         pl.when(is_all).then(largest).otherwise("geographic_cluster_score").alias("geographic_cluster_score")
     )
-    parts = [w * (pl.col(c) / full).clip(0.0, 1.0).fill_null(0.0) for c, (w, full) in RISK_PARTS.items()]
-    score = pl.sum_horizontal(*parts) * (pl.col("cases") / FULL_WEIGHT_CASES).clip(0.0, 1.0)
+    parts = [w * (pl.col(c) * (1 / full)).clip(0.0, 1.0).fill_null(0.0) for c, (w, full) in RISK_PARTS.items()]
+    score = pl.sum_horizontal(*parts) * (pl.col("cases") * (1 / FULL_WEIGHT_CASES)).clip(0.0, 1.0)
     out = rows.with_columns(
         positive_rate_7d=pl.when(pl.col("tests") > 0).then(pl.col("cases") / pl.col("tests")),
         total_tests_7d=pl.col("tests"),

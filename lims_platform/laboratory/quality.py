@@ -94,7 +94,7 @@ def _one_day(rows: pl.DataFrame, day: date) -> pl.DataFrame:
     baseline = before.group_by("loinc_code").agg(
         value.count().alias("base_n"),
         value.median().alias("base_median"),
-        ((value.quantile(0.75, "linear") - value.quantile(0.25, "linear")) / 1.3489795003921634).alias("robust_sd"),
+        ((value.quantile(0.75, "linear") - value.quantile(0.25, "linear")) * (1 / 1.3489795003921634)).alias("robust_sd"),
     )
     good = today.filter("valid").join(baseline, on="loinc_code", how="left")
     beyond = (value - pl.col("base_median")).abs() > OUTLIER_SD * pl.col("robust_sd")
@@ -128,7 +128,7 @@ def _features(rows: pl.DataFrame, analytes: pl.DataFrame) -> pl.DataFrame:
     rows = rows.join(names, on="loinc_code", how="left")
     n = pl.col("n")
     judged = (pl.col("base_n") >= MIN_BASELINE) & (pl.col("robust_sd") > 0) & (n > 0)
-    tea = pl.max_horizontal(pl.col("tea_percent") / 100 * pl.col("base_median").abs(), "tea_absolute")
+    tea = pl.max_horizontal(pl.col("tea_percent") * 0.01 * pl.col("base_median").abs(), "tea_absolute")
     sampling = _MEDIAN_SE**2 * pl.col("robust_sd") ** 2 * pl.col("inverse_n")
     between = (pl.col("device_variance") - sampling).clip(lower_bound=0.0).sqrt()
     rows = rows.with_columns(

@@ -87,7 +87,8 @@ def test_latest_known_and_decayed_sums_equal_the_rule(rows):
         for device in ("A", "B", "C"):
             mine = [r["event_date"] for r in _known_at(bronze, day) if r["device_id"] == device]
             assert newest_at.get((device, day)) == (max(mine) if mine else None)
-            expected = sum(0.5 ** ((day - d).days / 2.0) for d in mine if (day - d).days < 10)
+            weight = {k: 0.5 ** (k / 2.0) for k in range(10)}
+            expected = sum(weight.get((day - d).days, 0) for d in mine) / sum(weight.values())
             assert abs(decayed_at.get((device, day), 0.0) - expected) < 1e-4
 
 

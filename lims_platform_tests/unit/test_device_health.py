@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import validity
-from lims_platform.laboratory.device_health import device_failure_features
+from lims_platform.laboratory.device_health import HISTORY_DAYS, device_failure_features
 
 CALENDAR = "Europe/Berlin"
 TIME = pl.Datetime("us", "UTC")
@@ -119,12 +120,33 @@ def test_a_device_that_never_logged_has_zero_rates_null_clocks_and_is_overdue():
     assert row["in_outage"] is False  # silent, but it never failed
 
 
-def test_services_are_known_from_the_columns_of_any_log_but_not_before_their_day():
+def test_services_are_known_from_the_columns_of_any_log_but_a_planned_one_counts_for_nothing():
     told = _log(0, "INFO", calibration_date=D0 - timedelta(days=12), maintenance_date=D0 + timedelta(days=4))
-    out = _features(logs=[told])
+    corrected = _log(5, "INFO", calibration_date=D0 - timedelta(days=20))
+    out = _features(logs=[told, corrected])
     assert _at(out, 0)["days_since_calibration"] == 12
-    assert _at(out, 3)["days_since_maintenance"] is None
-    assert _at(out, 5)["days_since_maintenance"] == 1
+    assert _at(out, 5)["days_since_calibration"] == 25  # the latest row is believed
+    assert _at(out, 6)["days_since_maintenance"] is None
+
+
+def test_a_day_built_alone_with_the_history_it_depends_on_equals_the_day_within_a_range():
+    rng = np.random.default_rng(8)
+    days = rng.uniform(0, 900, 400)
+    devices = rng.choice(["A", "X", "Y"], 400, p=[0.5, 0.4, 0.1])
+    kinds = rng.choice(["ERROR", "FAILURE", "CALIBRATION", "MAINTENANCE", "INFO"], 400)
+    logs = [
+        _log(d, str(k), str(v), calibration_date=D0 + timedelta(days=d - 200 * rng.random()))
+        for d, k, v in zip(days, kinds, devices, strict=True)
+        if not (v == "X" and d > 380) and not (v == "Y" and 100 < d < 700)
+    ]
+    results = [_result(float(d), 2.0, "A") for d in rng.uniform(0, 300, 100)]
+    whole = _features(results, logs, last=D0.date() + timedelta(days=880))
+    for day in (50, 399, 400, 600, 777, 820, 880):
+        today = D0.date() + timedelta(days=day)
+        oldest = datetime.combine(today - timedelta(days=HISTORY_DAYS - 1), time(), ZoneInfo(CALENDAR))
+        kept = [[r for r in results if r["resulted_at"] >= oldest], [r for r in logs if r["logged_at"] >= oldest]]
+        alone = _features(*kept, first=today, last=today)
+        assert alone.equals(whole.filter(pl.col("as_of_date") == today)), day
 
 
 def test_failures_within_a_day_are_one_episode_even_across_the_edge_of_the_window():

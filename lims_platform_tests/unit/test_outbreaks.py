@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import validity, windowed_sums
-from lims_platform.laboratory.outbreaks import ALL_SITES, counted_patients, outbreak_risk_features
+from lims_platform.laboratory.outbreaks import ALL_SITES, LOOKBACK_DAYS, counted_patients, outbreak_risk_features
 
 CALENDAR = "Europe/Berlin"
 FLU = "85477-8"
@@ -121,6 +121,24 @@ def test_an_amended_result_counts_as_it_was_known():
     out = _features([wrong, right])
     assert [_at(out, d)["positive_tests_7d"] for d in (1, 3, 4)] == [1, 1, 0]
     assert _at(out, 4)["total_tests_7d"] == 1
+
+
+def test_a_day_built_alone_with_the_history_it_depends_on_equals_the_day_within_a_range():
+    rng = np.random.default_rng(9)
+    sites = {"F1": (0, 1700), "F2": (0, 600), "F3": (900, 1700)}
+    rows = []
+    for site, span in sites.items():
+        for at, late in zip(rng.uniform(*span, 300), rng.exponential(2, 300), strict=True):
+            rows.append(_test(at, f"p{rng.integers(60)}", bool(rng.random() < 0.3), late, facility_id=site))
+    history = _history(rows)
+    day = D0.date()
+    span = (day, day + timedelta(days=1690))
+    whole = outbreak_risk_features(history, PATHOGENS, *span, CALENDAR)
+    for offset in (10, 700, 830, 1200, 1500, 1690):
+        today = day + timedelta(days=offset)
+        kept = history.filter(pl.col("event_date") > today - timedelta(days=LOOKBACK_DAYS))
+        alone = outbreak_risk_features(kept, PATHOGENS, today, today, CALENDAR)
+        assert alone.equals(whole.filter(pl.col("as_of_date") == today)), offset
 
 
 row = st.tuples(st.integers(0, 60), st.sampled_from("pq"), st.booleans(), st.integers(0, 12), st.integers(1, 12))

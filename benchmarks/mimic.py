@@ -1,0 +1,109 @@
+"""The MIMIC-III demo's 76,074 laboratory results through the main job, by a sources.yaml alone.
+
+Loads the CSV files of ../shared/data/mimic3_demo into a database of its own on PostgreSQL (LIMS_TEST_POSTGRES or the local
+server), folds each patient's timeline onto one recent start date inside the query, and runs the whole graph through the
+dagster command line. Prints rows = silver + quarantine, the valid share (a ratio to all rows) and the ten commonest reasons.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from datetime import date, timedelta
+from pathlib import Path
+
+import adbc_driver_postgresql.dbapi as postgres
+import polars as pl
+
+from lims_platform.contracts.tables import TABLES
+from lims_platform.lakehouse.lake import Lake
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data" / "mimic3_demo"
+SERVER = os.environ.get("LIMS_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
+FOLD_DAYS = 200
+
+SOURCES = """
+sources:
+  mimic:
+    uri: {uri}
+    timezone: America/New_York
+    tables:
+      lab_results:
+        query: |
+          SELECT e.row_id::text AS result_id, e.subject_id::text AS patient_id, e.itemid::text AS test_code,
+                 e.value AS result_value, e.valueuom AS result_unit, NULL::text AS device_id, NULL::text AS technician_id,
+                 t.folded AS collected_timestamp, t.folded AS resulted_timestamp,
+                 d.loinc_code, d.label AS test_name, d.fluid AS specimen_type
+          FROM labevents e
+          JOIN (SELECT row_id, DATE '{start}' + charttime::time
+                       + (charttime::date - min(charttime::date) OVER (PARTITION BY subject_id)) % {fold}
+                         * INTERVAL '1 day' AS folded
+                FROM labevents) t USING (row_id)
+          LEFT JOIN d_labitems d USING (itemid)
+"""
+
+
+def load(uri: str) -> int:
+    """Copy the two CSV files into tables of the database at ``uri``; returns the number of results."""
+    with gzip.open(DATA / "labevents.csv.gz") as file:
+        events = pl.read_csv(file.read(), infer_schema=False)
+    events = events.with_columns(
+        pl.col("row_id", "subject_id", "itemid").cast(pl.Int64),
+        pl.col("charttime").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us"),
+    )
+    items = pl.read_csv(DATA / "d_labitems.csv", infer_schema=False).with_columns(pl.col("itemid").cast(pl.Int64))
+    events.write_database("labevents", uri, engine="adbc")
+    items.write_database("d_labitems", uri, engine="adbc")
+    return events.height
+
+
+def main() -> int:
+    """Load, run, count; exit code 1 if a row is lost or doubled."""
+    if not DATA.exists():
+        print(f"not run: {DATA} is absent")
+        return 0
+    name = f"mimic_{uuid.uuid4().hex[:8]}"
+    with postgres.connect(f"{SERVER}/postgres", autocommit=True) as admin, admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return measure(f"{SERVER}/{name}", Path(folder))
+    finally:
+        with postgres.connect(f"{SERVER}/postgres", autocommit=True) as admin, admin.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def measure(uri: str, folder: Path) -> int:
+    """Run the main job on the loaded database and print the figures."""
+    rows = load(uri)
+    start = date.today() - timedelta(days=FOLD_DAYS)
+    (folder / "sources.yaml").write_text(SOURCES.format(uri=uri, start=start, fold=FOLD_DAYS - 1))
+    environment = os.environ | {
+        "LIMS_SOURCES": str(folder / "sources.yaml"),
+        "LIMS_DATA_DIR": str(folder / "data"),
+        "LIMS_START_DATE": start.isoformat(),
+        "LIMS_TIMEZONE": "America/New_York",
+    }
+    started = time.perf_counter()
+    command = ["make", "-s", "-C", str(ROOT), "run"]
+    subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
+    seconds = time.perf_counter() - started
+    lake = Lake(folder / "data" / "lake")
+    valid = lake.scan(TABLES["lab_results_standardized"]).select(pl.len()).collect().item()
+    quarantine = lake.scan(TABLES["lab_results_quarantine"]).collect()
+    print(f"{rows:,} rows = {valid:,} silver + {quarantine.height:,} quarantine: {rows == valid + quarantine.height}")
+    print(f"ratio valid / all rows = {valid / rows:.4f}   (whole job {seconds:.0f} s)")
+    reasons = quarantine.group_by("reason").agg(rows=pl.len(), examples=pl.col("result_text").unique().head(4))
+    for reason, count, examples in reasons.sort("rows", descending=True).head(10).iter_rows():
+        print(f"  {reason:<24}{count:>8,}   e.g. {examples}")
+    return 0 if rows == valid + quarantine.height else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

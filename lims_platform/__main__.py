@@ -1,0 +1,134 @@
+"""Commands of the platform: ``python -m lims_platform demo | run | summary | leak-scan``.
+
+Here: arguments and exit codes. Not here: what the commands do (each calls one room).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+
+from lims_platform.settings import Settings, SettingsError, load_settings, remember_first_day
+
+
+def demo(settings: Settings) -> int:
+    """Build the embedded demo laboratory unless a source is configured or it exists."""
+    if settings.sources is not None:
+        print(f"sources from {settings.sources}; the demo laboratory is not needed")
+        return 0
+    from lims_platform.simulator.config import LabConfig
+    from lims_platform.simulator.generate import simulate
+    from lims_platform.simulator.writer import write
+
+    path = settings.data_dir / "demo" / "lims.db"
+    if path.exists():
+        print(f"the demo laboratory is there already: {path}")
+        return 0
+    end = settings.today - timedelta(days=1)
+    first = settings.start_date or end - timedelta(days=419)
+    config = LabConfig(
+        seed=settings.demo_seed,
+        devices=settings.demo_devices,
+        days=(end - first).days + 1,
+        end=end,
+        results_per_day=settings.demo_results_per_day,
+        timezone=settings.timezone,
+    )
+    print(f"building a demo laboratory of {config.devices} analysers over {config.days} days: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    laboratory = simulate(config)
+    write(laboratory, f"sqlite:///{path}", settings.data_dir / "demo" / "truth")
+    remember_first_day(settings, first)
+    return 0
+
+
+def run(settings: Settings, first: date | None, last: date | None, job: str, confirm_vanished: bool) -> int:
+    """Materialise a range of days through the dagster command line."""
+    from lims_platform.partitions import partition_bounds
+
+    lowest, highest = partition_bounds()
+    tags = {
+        "dagster/asset_partition_range_start": (first or lowest).isoformat(),
+        "dagster/asset_partition_range_end": (last or highest).isoformat(),
+    }
+    if confirm_vanished:
+        tags["lims/confirm_vanished"] = "true"
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "run.yaml"
+        config.write_text("loggers: {console: {config: {}}}\n")
+        command = [
+            str(Path(sys.executable).with_name("dagster")),
+            "job",
+            "execute",
+            "-m",
+            "lims_platform.definitions",
+            "-j",
+            job,
+        ]
+        command += ["--tags", json.dumps(tags), "-c", str(config)]
+        return subprocess.run(command, check=False).returncode
+
+
+def summary(settings: Settings) -> int:
+    """Print what the last run left."""
+    from lims_platform.reporting.summary import summary as text
+
+    print(text(settings))
+    return 0
+
+
+def leak_scan(settings: Settings) -> int:
+    """Look for every raw identifier of the sources in every byte the platform wrote; exit 1 if one is found."""
+    from lims_platform.assets.door import Door
+    from lims_platform.contracts.source import SOURCE_TABLES
+    from lims_platform.lakehouse.lake import Lake
+    from lims_platform.privacy.leakscan import scan
+
+    sources = Door(settings, Lake(settings.lake_dir)).sources
+    wanted: dict[str, set[str]] = {}
+    for table in SOURCE_TABLES.values():
+        if sources.names(table):
+            for domain, values in sources.identifiers(table).items():
+                wanted.setdefault(domain, set()).update(values)
+    report = scan(settings.data_dir, wanted, exclude=[settings.data_dir / "demo", settings.reference_dir])
+    print(f"identifiers looked for: {report.identifiers:,}; files: {report.files:,}; bytes read: {report.bytes_read:,}")
+    print(f"hits: {report.hits['count'].sum() if report.hits.height else 0}")
+    for row in report.hits.iter_rows(named=True):
+        print(f"  {row['path']} {row['where']}: {row['count']} of domain {row['domain']}")
+    return 1 if report.hits.height else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse and dispatch; a wrong setting is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m lims_platform", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo", help="build the demo laboratory if no source is configured")
+    runner = commands.add_parser("run", help="materialise a range of days")
+    runner.add_argument("--from", dest="first", type=date.fromisoformat, help="first day, default the first partition")
+    runner.add_argument("--to", dest="last", type=date.fromisoformat, help="last day, default today")
+    runner.add_argument("--job", default="everything")
+    runner.add_argument("--confirm-vanished", action="store_true", help="accept that rows vanished from the source")
+    commands.add_parser("summary", help="print what the last run left")
+    commands.add_parser("leak-scan", help="look for raw identifiers in everything the platform wrote")
+    given = parser.parse_args(arguments)
+    try:
+        settings = load_settings()
+        os.environ.setdefault("LIMS_DATA_DIR", str(settings.data_dir))
+        if given.command == "demo":
+            return demo(settings)
+        if given.command == "run":
+            return run(settings, given.first, given.last, given.job, given.confirm_vanished)
+        return summary(settings) if given.command == "summary" else leak_scan(settings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The door: one table's days go from every source, pseudonymised, into bronze history, in chunks of bounded memory.
+
+Here: the order of read, protect, merge, and what is told about it. Not here: how each of them works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+
+import polars as pl
+
+from lims_platform.contracts.bronze import BRONZE_TABLES
+from lims_platform.contracts.extract import DayWindow
+from lims_platform.contracts.source import SourceTable
+from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult
+from lims_platform.lakehouse.lake import Lake
+from lims_platform.partitions import partition_bounds
+from lims_platform.privacy.pseudonyms import Pseudonymiser, load_pseudonymiser
+from lims_platform.settings import Settings
+from lims_platform.sources.config import SourcesConfig, load_sources, parse_sources
+from lims_platform.sources.reader import Sources, TableSettings, open_sources
+
+
+@dataclass
+class Intake:
+    """What one table's ingestion did, over all sources and chunks."""
+
+    source_rows: int = 0
+    collapsed: int = 0
+    inserts: int = 0
+    updates: int = 0
+    deletes: int = 0
+    conflicts: int = 0
+    chunks: int = 0
+    version: int | None = None
+    other_days: set[date] = field(default_factory=set)
+    days: list[pl.DataFrame] = field(default_factory=list)
+
+    def add(self, result: MergeResult) -> None:
+        """Count one merge in."""
+        for name in ("source_rows", "collapsed", "inserts", "updates", "deletes", "conflicts"):
+            setattr(self, name, getattr(self, name) + getattr(result, name))
+        self.chunks += 1
+        self.version = result.version if result.version is not None else self.version
+        self.other_days |= set(result.other_days)
+        self.days.append(result.days)
+
+    def conservation(self) -> pl.DataFrame:
+        """Per day: expected (distinct source rows) against live (rows read back), summed over sources."""
+        if not self.days:
+            return pl.DataFrame(schema={"event_date": pl.Date, "expected": pl.Int64, "live": pl.Int64})
+        return (
+            pl.concat(self.days)
+            .group_by("event_date")
+            .agg(pl.col("expected", "live").cast(pl.Int64).sum())
+            .sort("event_date")
+        )
+
+
+def demo_sources(settings: Settings) -> dict[str, object]:
+    """The embedded demo laboratory as a sources.yaml would describe it."""
+    tables = {
+        name: {"table": name} for name in ("lab_results", "device_logs", "quality_control", "batch_results", "devices")
+    }
+    return {
+        "sources": {
+            "demo_lims": {
+                "uri": f"sqlite:///{settings.data_dir / 'demo' / 'lims.db'}",
+                "timezone": settings.timezone,
+                "identifier_patterns": {"patient": r"\bP\d{7}\b", "technician": r"\bT\d{4}\b"},
+                "tables": tables,
+            }
+        }
+    }
+
+
+def prediction_source(settings: Settings) -> dict[str, object]:
+    """The platform's own answers over the API, spooled as JSON lines; no file yet means no rows."""
+    folder = settings.data_dir / "spool" / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "folder": str(folder),
+        "timezone": "UTC",
+        "tables": {"prediction_log": {"files": "*.jsonl", "allow_empty": True}},
+    }
+
+
+class Door:
+    """Reads the sources named by the settings and writes bronze; opens nothing before it is used."""
+
+    def __init__(self, settings: Settings, lake: Lake) -> None:
+        self._settings = settings
+        self._lake = lake
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Every source: sources.yaml's or the demo's, and the platform's own prediction log."""
+        settings = self._settings
+        if settings.sources is not None:
+            config = load_sources(settings.sources)
+        else:
+            config = parse_sources(demo_sources(settings), base=settings.data_dir, name="the demo laboratory")
+        own = parse_sources({"sources": {"platform": prediction_source(settings)}}, base=settings.data_dir, name="platform")
+        both = SourcesConfig(base=config.base, sources={**own.sources, **config.sources})
+        return open_sources(both, settings.timezone)
+
+    @cached_property
+    def pseudonymiser(self) -> Pseudonymiser:
+        """The key in force; in production a missing or demo key stops here."""
+        return load_pseudonymiser(self._settings.key_path, self._settings.environment)
+
+    def locales(self, table: SourceTable) -> dict[str, str]:
+        """Number locale by source, for the value grammar."""
+        return {name: self.sources.settings(table, name).decimal for name in self.sources.names(table)}
+
+    def ingest(
+        self, table: SourceTable, first: date, last: date, run_id: str, confirm_vanished: bool, log: Callable[[str], None]
+    ) -> Intake:
+        """Bring the days ``first`` to ``last`` of a table (all of a register) into bronze.
+
+        Raises SourceError (see its ``transient``) and VanishedRowsError; chunks committed before stay, and a rerun is
+        idempotent.
+        """
+        intake = Intake()
+        self._lake.create_if_absent(BRONZE_TABLES[table.name])
+        names = self.sources.names(table)
+        if not names:
+            log(f"{table.name}: no source has this table; nothing to read")
+            return intake
+        for window in self._windows(table, first, last):
+            extracts = self.sources.fetch(table, window)
+            for name, extract in zip(names, extracts, strict=True):
+                settings = self.sources.settings(table, name)
+                history = History(self._lake, table, self._policy(settings, confirm_vanished))
+                frame = self._protect(extract.frame, table, settings)
+                fetch = self._asker(table, name, settings, window)
+                result = history.merge(name, frame, window, fetch, datetime.now(UTC), run_id)
+                intake.add(result)
+                span = f"{window.first} to {window.last}" if window else "all"
+                log(f"{table.name} from {name}, {span}: {result.source_rows:,} rows, {result.inserts:,} new")
+        return intake
+
+    def _protect(self, frame: pl.DataFrame, table: SourceTable, settings: TableSettings) -> pl.DataFrame:
+        return self.pseudonymiser.protect(frame, table, settings.identifier_patterns)
+
+    def _asker(
+        self, table: SourceTable, name: str, settings: TableSettings, window: DayWindow | None
+    ) -> Callable[[pl.DataFrame], pl.DataFrame]:
+        index = self.sources.names(table).index(name)
+
+        def fetch(keys: pl.DataFrame) -> pl.DataFrame:
+            return self._protect(self.sources.fetch_keys(table, keys, window)[index].frame, table, settings)
+
+        return fetch
+
+    def _policy(self, settings: TableSettings, confirm_vanished: bool) -> HistoryPolicy:
+        keeps = settings.retention_days
+        return HistoryPolicy(
+            self._settings.vanished_share,
+            self._settings.vanished_floor,
+            timedelta(hours=self._settings.late_after_hours),
+            confirm_vanished,
+            self._settings.today - timedelta(days=keeps) if keeps is not None else None,
+        )
+
+    def _windows(self, table: SourceTable, first: date, last: date) -> Iterator[DayWindow | None]:
+        """Chunks of days of about ``chunk_rows`` source rows; strays are read once, with the last chunk."""
+        if table.event_time is None:
+            yield None
+            return
+        lowest, highest = partition_bounds()
+        whole = DayWindow(first, last, lowest, highest)
+        counts = self.sources.count_by_day(table, whole).drop_nulls("event_date")
+        rows = dict(counts.group_by("event_date").agg(pl.col("rows").sum()).iter_rows())
+        start, held = first, 0
+        for offset in range((last - first).days + 1):
+            day = first + timedelta(days=offset)
+            if held and held + rows.get(day, 0) > self._settings.chunk_rows:
+                yield DayWindow(start, day - timedelta(days=1), lowest, highest, False, last)
+                start, held = day, 0
+            held += rows.get(day, 0)
+        yield DayWindow(start, last, lowest, highest, True, last)

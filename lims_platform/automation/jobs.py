@@ -1,0 +1,49 @@
+"""Jobs by their names: which assets run together. Here: selections only. Not here: when they run (``schedules``)."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from lims_platform.partitions import DAILY
+
+_REPORTS = dg.AssetSelection.groups("reports")
+_INGEST = dg.AssetSelection.groups("bronze", "silver")
+_CATALOG = dg.AssetSelection.keys(["reports", "duckdb_catalog"])
+
+everything = dg.define_asset_job(
+    "everything",
+    selection=dg.AssetSelection.all(),
+    partitions_def=DAILY,
+    description="The whole graph over a range of days: bronze to reports.",
+)
+ingest_hourly = dg.define_asset_job(
+    "ingest_hourly",
+    selection=_INGEST | _CATALOG,
+    partitions_def=DAILY,
+    description="Today's rows from every source into bronze and silver.",
+)
+features_daily = dg.define_asset_job(
+    "features_daily",
+    selection=dg.AssetSelection.groups("features", "operations") | _CATALOG,
+    partitions_def=DAILY,
+    description="Yesterday's features and operational marts.",
+)
+scoring_daily = dg.define_asset_job(
+    "scoring_daily",
+    selection=dg.AssetSelection.keys(["gold", "device_risk_scores"], ["reports", "device_risk_workbook"]) | _CATALOG,
+    partitions_def=DAILY,
+    description="Yesterday's device risk scores and the workbook.",
+)
+drift_daily = dg.define_asset_job(
+    "drift_daily",
+    selection=dg.AssetSelection.keys(["gold", "drift_report"], ["reports", "drift_report_page"]) | _CATALOG,
+    partitions_def=DAILY,
+    description="Yesterday's drift report.",
+)
+training_weekly = dg.define_asset_job(
+    "training_weekly",
+    selection=dg.AssetSelection.groups("models"),
+    description="A new challenger; champion if it passes its gates.",
+)
+
+JOBS = [everything, ingest_hourly, features_daily, scoring_daily, drift_daily, training_weekly]

@@ -1,0 +1,61 @@
+"""Progress on the console: which asset of how many, its rows, the time so far.
+
+Here: a logger that listens to Dagster's own events. Not here: the summary at the end (``reporting.summary``).
+"""
+
+import logging
+import sys
+import time
+from typing import Any
+
+import dagster as dg
+
+
+class ProgressHandler(logging.Handler):
+    """Prints one line per finished asset or failed step, and passes warnings and errors on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._started = time.monotonic()
+        self._done = 0
+        self._rows: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Turn a Dagster event into at most one line."""
+        event = getattr(record, "dagster_event", None)
+        if event is None:
+            if record.levelno >= logging.WARNING:
+                self._print(f"  {record.levelname.lower()}: {getattr(record, 'orig_message', record.getMessage())}")
+            return
+        kind = event.event_type_value
+        if kind == "ASSET_MATERIALIZATION":
+            self._note_rows(event)
+        elif kind == "ASSET_CHECK_EVALUATION":
+            evaluation = event.event_specific_data
+            if not evaluation.passed:
+                self._print(
+                    f"  check failed: {evaluation.asset_key.path[-1]}.{evaluation.check_name} ({evaluation.severity.value})"
+                )
+        elif kind == "STEP_SUCCESS" and event.step_key in self._rows:
+            self._done += 1
+            seconds = event.event_specific_data.duration_ms / 1000
+            self._print(f"{self._done:3d}  {event.step_key:<42} {self._rows[event.step_key]:>14}  {seconds:6.1f} s")
+        elif kind in ("STEP_FAILURE", "RUN_FAILURE"):
+            self._print(f"  failed: {event.step_key or ''} {event.message or ''}")
+
+    def _note_rows(self, event: Any) -> None:
+        metadata = event.event_specific_data.materialization.metadata
+        rows = metadata.get("dagster/row_count")
+        self._rows[event.step_key] = f"{rows.value:,} rows" if rows is not None else "done"
+
+    def _print(self, line: str) -> None:
+        elapsed = time.monotonic() - self._started
+        print(f"[{int(elapsed) // 60:2d}:{int(elapsed) % 60:02d}] {line}", file=sys.stderr, flush=True)
+
+
+@dg.logger(config_schema={}, description="One line per asset: how many are done, rows, seconds.")
+def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """The console logger of a run started from the command line."""
+    logger = logging.Logger("lims_platform.progress", logging.DEBUG)
+    logger.addHandler(ProgressHandler())
+    return logger

@@ -1,0 +1,69 @@
+"""The front door: every asset, check, job, schedule and resource, nothing else. The only module that knows all others."""
+
+from typing import Any
+
+import dagster as dg
+
+from lims_platform.assets.bronze import BRONZE_ASSETS
+from lims_platform.assets.common import LAKE_IO
+from lims_platform.assets.door import Door
+from lims_platform.assets.gold import GOLD_ASSETS
+from lims_platform.assets.models import MODEL_ASSETS
+from lims_platform.assets.monitoring import MONITORING_ASSETS
+from lims_platform.assets.reports import REPORT_ASSETS
+from lims_platform.assets.scores import SCORE_ASSETS
+from lims_platform.assets.silver import SILVER_ASSETS
+from lims_platform.automation.checks import CHECKS
+from lims_platform.automation.jobs import JOBS
+from lims_platform.automation.progress import progress_logger
+from lims_platform.automation.schedules import SCHEDULES
+from lims_platform.contracts.tables import TABLES
+from lims_platform.lakehouse.io_manager import DeltaIOManager
+from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.reference import load_reference
+from lims_platform.settings import settings
+
+
+@dg.resource(description="The lake below the data directory")
+def lake_resource(_: dg.InitResourceContext) -> Lake:
+    return Lake(settings().lake_dir)
+
+
+@dg.resource(description="The laboratory's reference tables, read when a step starts")
+def reference_resource(_: dg.InitResourceContext) -> object:
+    return load_reference(settings().reference_dir)
+
+
+@dg.resource(description="The sources and the pseudonyms at the door")
+def door_resource(_: dg.InitResourceContext) -> Door:
+    return Door(settings(), Lake(settings().lake_dir))
+
+
+def build_defs(**overrides: Any) -> dg.Definitions:
+    """The platform's definitions; ``overrides`` replace resources by name, e.g. ``lake=Lake(tmp_path)`` in a test."""
+    resources: dict[str, Any] = {
+        "lake": lake_resource,
+        "reference": reference_resource,
+        "door": door_resource,
+        LAKE_IO: DeltaIOManager(Lake(settings().lake_dir), TABLES),
+    }
+    return dg.Definitions(
+        assets=[
+            *BRONZE_ASSETS,
+            *SILVER_ASSETS,
+            *GOLD_ASSETS,
+            *MODEL_ASSETS,
+            *SCORE_ASSETS,
+            *MONITORING_ASSETS,
+            *REPORT_ASSETS,
+        ],
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        schedules=SCHEDULES,
+        resources=resources | overrides,
+        executor=dg.in_process_executor,
+        loggers={"console": progress_logger},
+    )
+
+
+defs = build_defs()

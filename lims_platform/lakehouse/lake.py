@@ -1,0 +1,147 @@
+"""The lake: Delta tables by layer and name, read as pinned snapshots and written by whole days.
+
+Here: paths, versions, scans, day-range overwrites, retries on conflict. Not here: versions of rows (``history``), Dagster.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+from lims_platform.contracts.base import Table
+
+T = TypeVar("T")
+
+#: A commit that lost a race starts again from its read, at most this often.
+COMMIT_ATTEMPTS = 5
+
+
+class ContractError(ValueError):
+    """A frame does not have its table's columns or dtypes; the message names the table and each column."""
+
+
+def retry_on_conflict(attempt: Callable[[], T]) -> T:
+    """Run read-and-commit again when another writer committed first; jitter keeps two writers from marching in step."""
+    for tried in range(1, COMMIT_ATTEMPTS + 1):
+        try:
+            return attempt()
+        except CommitFailedError:
+            if tried == COMMIT_ATTEMPTS:
+                raise
+            time.sleep(random.uniform(0.05, 0.3) * tried)
+    raise AssertionError("unreachable")
+
+
+def conform(frame: pl.LazyFrame, table: Table) -> pl.LazyFrame:
+    """The frame in the contract's column order; ContractError unless columns and dtypes are exactly the contract's.
+
+    delta-rs would cast silently (1.7 into an Int64 column becomes 1), so the comparison comes before the write.
+    """
+    actual, expected = frame.collect_schema(), table.dtypes
+    problems = [f"{name}: missing" for name in expected if name not in actual]
+    problems += [f"{name}: not in the contract" for name in actual if name not in expected]
+    problems += [
+        f"{name}: {actual[name]}, expected {dtype}"
+        for name, dtype in expected.items()
+        if name in actual and actual[name] != dtype
+    ]
+    if problems:
+        raise ContractError(f"{table.path}: " + "; ".join(problems))
+    return frame.select(list(expected))
+
+
+class Lake:
+    """Delta tables under ``root``, one folder per ``<layer>/<table>``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, table: Table) -> Path:
+        """Folder of the table, whether it exists or not."""
+        return self.root / table.layer / table.name
+
+    def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
+        """The Delta table at ``version`` (latest by default), or None where nothing was ever written."""
+        path = str(self.path(table))
+        return DeltaTable(path, version=version) if DeltaTable.is_deltatable(path) else None
+
+    def version(self, table: Table) -> int | None:
+        """Latest version, None where nothing was ever written."""
+        delta = self.open(table)
+        return None if delta is None else delta.version()
+
+    def scan(
+        self, table: Table, first: date | None = None, last: date | None = None, version: int | None = None
+    ) -> pl.LazyFrame:
+        """The table, or its days ``first`` to ``last``, at a pinned version; no rows where nothing was ever written.
+
+        Columns a newer contract has and the stored table has not are null.
+        """
+        delta = self.open(table, version)
+        if delta is None:
+            return table.empty().lazy()
+        frame = pl.scan_delta(delta)
+        if table.partition is not None:
+            if first is not None:
+                frame = frame.filter(pl.col(table.partition) >= first)
+            if last is not None:
+                frame = frame.filter(pl.col(table.partition) <= last)
+        stored = frame.collect_schema().names()
+        missing = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in table.dtypes.items() if name not in stored]
+        return frame.with_columns(missing).select(list(table.dtypes))
+
+    def replace(
+        self, table: Table, build: Callable[[], pl.LazyFrame], first: date | None = None, last: date | None = None
+    ) -> int:
+        """Replace the days ``first`` to ``last`` (the whole table if unpartitioned) by what ``build`` returns, atomically.
+
+        ``build`` is called again from its reads when another writer won the race. Returns the committed version.
+        Raises ContractError before anything is written, and ValueError for rows dated outside the range.
+        """
+        path = self.path(table)
+
+        def attempt() -> int:
+            frame = conform(build(), table)
+            options: dict[str, object] = {"schema_mode": "merge"} if table.partition is None else {}
+            if table.partition is not None:
+                if first is None or last is None:
+                    raise ValueError(f"{table.path} is written by days: first and last are required")
+                options["predicate"] = f"{table.partition} >= '{first}' AND {table.partition} <= '{last}'"
+            delta = self.open(table)
+            if delta is None:
+                delta = self._create(table)
+            elif table.partition is None:
+                options = {"schema_mode": "overwrite"}
+            frame.sink_delta(delta, mode="overwrite", delta_write_options=options)
+            return int(delta.version())
+
+        path.mkdir(parents=True, exist_ok=True)
+        return retry_on_conflict(attempt)
+
+    def _create(self, table: Table) -> DeltaTable:
+        """An empty table with the contract's schema, so that the first write is an overwrite like any other."""
+        path = self.path(table)
+        path.mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(
+            str(path),
+            schema=table.empty().to_arrow().schema,
+            partition_by=[table.partition] if table.partition else None,
+            mode="ignore",
+            description=table.description,
+        )
+
+    def create_if_absent(self, table: Table) -> DeltaTable:
+        """The table, made empty with the contract's schema where it did not exist."""
+        return self.open(table) or self._create(table)
+
+    def existing(self, tables: Iterable[Table]) -> list[Table]:
+        """Those of ``tables`` that were ever written."""
+        return [table for table in tables if self.open(table) is not None]

@@ -1,0 +1,193 @@
+"""The record of a training: everything a person needs to see, repeat and judge it, in one MLflow run.
+
+Here and in ``registry``: the only places that speak to MLflow, imported inside functions. Not here: versions and
+aliases.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lims_platform.learning.candidates import RULE
+from lims_platform.learning.training import TrainedModel
+
+EXPERIMENT = "device_failure"
+_VALUE_LIMIT = 6000
+
+
+@contextmanager
+def run(tracking_uri: str | None = None, experiment: str = EXPERIMENT, name: str | None = None) -> Iterator[str]:
+    """The active MLflow run if there is one, else one of its own; yields its run id.
+
+    ``tracking_uri`` and ``experiment`` are used only when no run is active: a run that another opened keeps its place.
+    A run of our own is marked FAILED if the block raises.
+    """
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None:
+        yield active.info.run_id
+        return
+    if tracking_uri is not None:
+        mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name=name) as own:
+        yield own.info.run_id
+
+
+def charts(model: TrainedModel) -> dict[str, Any]:
+    """Altair charts by name: feature_importance, calibration, confusion_matrix, score_distribution."""
+    import altair as alt
+
+    top = model.importance.head(20)
+    importance = (
+        alt.Chart(top)
+        .mark_bar()
+        .encode(
+            x=alt.X("importance:Q", title="Fall of ROC-AUC when shuffled"),
+            y=alt.Y("feature:N", sort="-x", title=None),
+        )
+        .properties(title="Permutation importance on the test period", width=420)
+    )
+    table = model.calibration_table
+    limit = max(0.05, float(model.calibration_table.select(pl.max_horizontal("high", "mean_predicted").max()).item()))
+    line = alt.Chart(alt.Data(values=[{"x": 0, "y": 0}, {"x": limit, "y": limit}])).mark_line(
+        strokeDash=[4, 4], color="gray"
+    )
+    points = alt.Chart(table).encode(x=alt.X("mean_predicted:Q", title="Predicted probability"))
+    calibration = (
+        line.encode(x="x:Q", y="y:Q")
+        + points.mark_rule().encode(y=alt.Y("low:Q", title="Observed share (95 %)"), y2="high:Q")
+        + points.mark_circle(size=70).encode(y="observed:Q")
+    ).properties(title="Calibration on the test period, ten groups of equal size", width=360, height=360)
+    cells = pl.DataFrame(
+        {
+            "predicted": ["failure", "failure", "no failure", "no failure"],
+            "observed": ["failure", "no failure", "failure", "no failure"],
+            "rows": [model.confusion[k] for k in ("tp", "fp", "fn", "tn")],
+        }
+    )
+    base = alt.Chart(cells).encode(x="predicted:N", y="observed:N")
+    matrix = (
+        base.mark_rect().encode(color=alt.Color("rows:Q", scale=alt.Scale(type="symlog", scheme="blues"), legend=None))
+        + base.mark_text(fontSize=16).encode(text="rows:Q")
+    ).properties(title=f"Device-days at probability ≥ {model.threshold:.3f}", width=240, height=240)
+    edges = np.linspace(0, 1, 41)
+    shown = []
+    for label, name in ((1, "failed within 7 days"), (0, "did not")):
+        share, _ = np.histogram(model.scored.filter(pl.col("label") == label)["probability"].to_numpy(), edges)
+        shown.append(
+            pl.DataFrame({"probability": edges[:-1], "share": share / max(1, share.sum()), "device-days": name})
+        )
+    distribution = (
+        alt.Chart(pl.concat(shown))
+        .mark_line(interpolate="step-after")
+        .encode(
+            x="probability:Q",
+            y=alt.Y("share:Q", scale=alt.Scale(type="symlog", constant=0.01)),
+            color="device-days:N",
+        )
+        .properties(title="Scores of the test period", width=420)
+    )
+    return {
+        "feature_importance": importance,
+        "calibration": calibration,
+        "confusion_matrix": matrix,
+        "score_distribution": distribution,
+    }
+
+
+def classification_report(model: TrainedModel) -> str:
+    """Precision, recall, F1 and support per class at the model's threshold, and the figures that need no threshold."""
+    c, lines = model.confusion, []
+    lines.append(f"{'':16}{'precision':>10}{'recall':>10}{'f1':>10}{'rows':>10}")
+    for name, hit, alarm, real in (
+        ("failure", c["tp"], c["tp"] + c["fp"], c["tp"] + c["fn"]),
+        ("no failure", c["tn"], c["tn"] + c["fn"], c["tn"] + c["fp"]),
+    ):
+        f1 = 2 * hit / (alarm + real) if alarm + real else 0.0
+        lines.append(f"{name:16}{hit / max(1, alarm):10.3f}{hit / max(1, real):10.3f}{f1:10.3f}{real:10d}")
+    lines.append(f"\nthreshold {model.threshold:.4f}; test period {model.split.test}")
+    lines += [f"{name:24}{value:12.4f}" for name, value in sorted(model.metrics.items())]
+    return "\n".join(lines) + "\n"
+
+
+def write_artifacts(
+    model: TrainedModel,
+    onnx: bytes,
+    frame: pl.DataFrame,
+    lineage: Mapping[str, Any],
+    folder: Path,
+    gates: pl.DataFrame | None,
+) -> list[Path]:
+    """Write every artifact into ``folder``; the files."""
+    for name, chart in charts(model).items():
+        chart.save(str(folder / f"{name}.png"), ppi=110)
+    model.importance.write_csv(folder / "feature_importance.csv")
+    model.calibration_table.write_csv(folder / "calibration.csv")
+    model.comparison.write_csv(folder / "candidates.csv")
+    (folder / "confusion_matrix.json").write_text(json.dumps(model.confusion, indent=2))
+    (folder / "classification_report.txt").write_text(classification_report(model))
+    (folder / "lineage.json").write_text(json.dumps(lineage, indent=2, sort_keys=True, default=str))
+    (folder / "model.onnx").write_bytes(onnx)
+    frame.write_parquet(folder / "training_frame.parquet")
+    model.scored.write_parquet(folder / "test_scores.parquet")
+    if gates is not None:
+        gates.write_csv(folder / "gates.csv")
+    return sorted(folder.iterdir())
+
+
+def log_training(
+    model: TrainedModel,
+    onnx: bytes,
+    frame: pl.DataFrame,
+    *,
+    data_versions: Mapping[str, Any],
+    code_version: str,
+    dagster_run_id: str | None = None,
+    parity: float | None = None,
+    gates: pl.DataFrame | None = None,
+    tracking_uri: str | None = None,
+    experiment: str = EXPERIMENT,
+) -> str:
+    """Record a training in the active MLflow run, or in one of its own; returns the run id.
+
+    Params: what was chosen, periods, data version of every input table, code version. Metrics: all of the test period,
+    the baselines' with them, the parity. Artifacts: plots and tables, report, ONNX file, the training frame as Parquet
+    with its digest in tags and lineage (table versions are vacuumed after 30 days, the frame stays). ValueError if
+    ``frame`` is not the one the model learnt from.
+    """
+    import mlflow
+
+    from lims_platform.learning.frames import frame_digest
+
+    if frame_digest(frame) != model.digest:
+        raise ValueError("log_training: this is not the frame the model was trained on (its digest differs)")
+    lineage = {
+        "training_digest": model.digest,
+        "data_versions": dict(data_versions),
+        "code_version": code_version,
+        "dagster_run_id": dagster_run_id,
+        "features": model.features,
+        "rule": RULE,
+    }
+    with run(tracking_uri, experiment, name=model.candidate.name) as run_id:
+        versions = {f"data_version.{table}": str(version) for table, version in data_versions.items()}
+        params = {**model.params, **versions, "code_version": code_version, "selection_rule": RULE}
+        mlflow.log_params({k: v[:_VALUE_LIMIT] for k, v in params.items()})
+        figures = {**model.metrics, **model.baseline_metrics, **({} if parity is None else {"onnx_parity": parity})}
+        mlflow.log_metrics({k: v for k, v in figures.items() if np.isfinite(v)})
+        tags = {"training_digest": model.digest, "code_version": code_version}
+        mlflow.set_tags(tags if dagster_run_id is None else {**tags, "dagster_run_id": dagster_run_id})
+        with tempfile.TemporaryDirectory() as folder:
+            write_artifacts(model, onnx, frame, lineage, Path(folder), gates)
+            mlflow.log_artifacts(folder)
+    return run_id

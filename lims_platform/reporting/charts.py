@@ -1,0 +1,172 @@
+"""Charts: one Altair specification each, rendered to PNG (no browser) and to a self-contained HTML page.
+
+Here: what a chart shows. Not here: the numbers (gold tables) or where the files go (``assets.reports``).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+if TYPE_CHECKING:
+    import altair as alt
+
+RISK_COLOURS = {"CRITICAL": "#b2182b", "HIGH": "#ef8a62", "MEDIUM": "#fddbc7", "LOW": "#92c5de"}
+_WIDTH = 640
+
+
+def _altair() -> Any:
+    # altair costs half a second to import: the code location must load without it.
+    import altair
+
+    return altair
+
+
+def _levels() -> Any:
+    return _altair().Scale(domain=list(RISK_COLOURS), range=list(RISK_COLOURS.values()))
+
+
+def png(chart: alt.TopLevelMixin, scale: float = 1.5) -> bytes:
+    """The chart as PNG."""
+    import vl_convert
+
+    return bytes(vl_convert.vegalite_to_png(chart.to_json(), scale=scale))
+
+
+def data_uri(image: bytes) -> str:
+    """The PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+
+
+def markdown_image(image: bytes, title: str) -> str:
+    """The PNG as a Markdown image that needs no file, for an asset's metadata."""
+    return f"![{title}]({data_uri(image)})"
+
+
+def html(chart: alt.TopLevelMixin) -> str:
+    """The chart as one HTML document with every script inside it."""
+    import vl_convert
+
+    return str(vl_convert.vegalite_to_html(chart.to_json(), bundle=True))
+
+
+def risk_bars(scores: pl.DataFrame, count: int = 15) -> alt.Chart:
+    """The riskiest devices of one day (contract DeviceRiskScores)."""
+    alt = _altair()
+    worst = scores.sort("risk_score", descending=True).head(count)
+    rows = worst.select("device_id", "device_type", "risk_score", "risk_level", "recommended_action").to_dicts()
+    return (
+        alt.Chart(alt.Data(values=rows), title="Riskiest devices", width=_WIDTH)
+        .mark_bar()
+        .encode(
+            x=alt.X("risk_score:Q", title="risk score", scale=alt.Scale(domain=[0, 100])),
+            y=alt.Y("device_id:N", sort="-x", title=None),
+            color=alt.Color("risk_level:N", scale=_levels(), title="level"),
+            tooltip=["device_id:N", "device_type:N", "risk_score:Q", "recommended_action:N"],
+        )
+    )
+
+
+def risk_history(scores: pl.DataFrame, count: int = 6) -> alt.Chart:
+    """Risk scores over the days given of the devices that are riskiest on the last of them."""
+    alt = _altair()
+    last = scores["as_of_date"].max()
+    top = scores.filter(pl.col("as_of_date") == last).sort("risk_score", descending=True).head(count)
+    rows = scores.join(top.select("device_id"), on="device_id", how="semi").with_columns(
+        pl.col("as_of_date").cast(pl.String)
+    )
+    return (
+        alt.Chart(
+            alt.Data(values=rows.select("as_of_date", "device_id", "risk_score").to_dicts()),
+            title="Risk score of today's riskiest devices",
+            width=_WIDTH,
+        )
+        .mark_line()
+        .encode(
+            x=alt.X("as_of_date:T", title=None),
+            y=alt.Y("risk_score:Q", title="risk score"),
+            color=alt.Color("device_id:N", title="device"),
+        )
+    )
+
+
+def drift_devices(report: pl.DataFrame) -> alt.Chart:
+    """Device drift of one day: bias in allowable errors against z in standard errors (contract DriftReport)."""
+    alt = _altair()
+    rows = report.filter((pl.col("kind") == "device") & pl.col("value").is_not_null() & pl.col("effect").is_not_null())
+    values = rows.select("subject", "name", "value", "effect", "alert_level").to_dicts()
+    return (
+        alt.Chart(alt.Data(values=values), title="Devices: bias against its standard error", width=_WIDTH, height=320)
+        .mark_circle(size=70, opacity=0.8)
+        .encode(
+            x=alt.X("effect:Q", title="bias / allowable error"),
+            y=alt.Y("value:Q", title="z (bias / standard error of daily means)"),
+            color=alt.Color("alert_level:N", scale=_levels(), title="level"),
+            tooltip=["subject:N", "name:N", "value:Q", "effect:Q", "alert_level:N"],
+        )
+    )
+
+
+def drift_analytes(report: pl.DataFrame) -> alt.Chart:
+    """Data drift of one day: KS distance per analyte, coloured by level."""
+    alt = _altair()
+    rows = report.filter((pl.col("kind") == "analyte") & (pl.col("statistic") == "ks") & pl.col("value").is_not_null())
+    values = rows.select("subject", "name", "value", "q_value", "alert_level").to_dicts()
+    return (
+        alt.Chart(alt.Data(values=values), title="Analytes: distance from the reference period", width=_WIDTH)
+        .mark_bar()
+        .encode(
+            x=alt.X("value:Q", title="Kolmogorov-Smirnov distance"),
+            y=alt.Y("name:N", sort="-x", title=None),
+            color=alt.Color("alert_level:N", scale=_levels(), title="level"),
+            tooltip=["subject:N", "name:N", "value:Q", "q_value:Q"],
+        )
+    )
+
+
+def rows_per_day(days: pl.DataFrame) -> alt.Chart:
+    """Valid and quarantined results a day. ``days``: event_date, state, rows."""
+    alt = _altair()
+    values = days.with_columns(pl.col("event_date").cast(pl.String)).to_dicts()
+    return (
+        alt.Chart(alt.Data(values=values), title="Results a day", width=_WIDTH, height=220)
+        .mark_area()
+        .encode(
+            x=alt.X("event_date:T", title=None),
+            y=alt.Y("rows:Q", title="results"),
+            color=alt.Color(
+                "state:N", scale=alt.Scale(domain=["standardised", "quarantined"], range=["#92c5de", "#b2182b"]), title=None
+            ),
+        )
+    )
+
+
+def reasons(counts: pl.DataFrame) -> alt.Chart:
+    """Quarantine reasons. ``counts``: reason, rows."""
+    alt = _altair()
+    return (
+        alt.Chart(alt.Data(values=counts.to_dicts()), title="Why results are in quarantine", width=_WIDTH)
+        .mark_bar(color="#b2182b")
+        .encode(x=alt.X("rows:Q", title="results"), y=alt.Y("reason:N", sort="-x", title=None))
+    )
+
+
+def turnaround(kpis: pl.DataFrame) -> alt.Chart:
+    """Median and 90th percentile of total turnaround by priority, whole laboratory (contract TurnaroundKpis)."""
+    alt = _altair()
+    rows = kpis.filter(pl.col("facility_id") == "ALL").select(
+        pl.col("as_of_date").cast(pl.String), "priority", median="total_median_hours", p90="total_p90_hours"
+    )
+    long = rows.unpivot(index=["as_of_date", "priority"], variable_name="figure", value_name="hours").drop_nulls("hours")
+    return (
+        alt.Chart(alt.Data(values=long.to_dicts()), title="Turnaround, collected to resulted", width=_WIDTH, height=220)
+        .mark_line()
+        .encode(
+            x=alt.X("as_of_date:T", title=None),
+            y=alt.Y("hours:Q", title="hours"),
+            color=alt.Color("priority:N", title=None),
+            strokeDash=alt.StrokeDash("figure:N", title=None),
+        )
+    )

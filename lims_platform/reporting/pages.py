@@ -1,0 +1,94 @@
+"""Pages and JSON for people without SQL: the drift report. Here: layout. Not here: statistics (gold/drift_report)."""
+
+from __future__ import annotations
+
+import html as escaping
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lims_platform.reporting import charts
+from lims_platform.reporting.charts import RISK_COLOURS
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;color:#222}
+table{border-collapse:collapse;width:100%;margin:1rem 0}
+td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:left}
+td.n{text-align:right;font-variant-numeric:tabular-nums}h1{font-weight:600}iframe{border:0;width:100%}"""
+
+
+def overall_level(report: pl.DataFrame) -> str:
+    """The gravest level of a day's report; LOW where nothing was reported."""
+    present = set(report["alert_level"])
+    return next((level for level in RISK_COLOURS if level in present), "LOW")
+
+
+def drift_json(report: pl.DataFrame, day: date) -> dict[str, Any]:
+    """The day's drift report for machines: counts by kind and level, and every row above LOW."""
+    counts = report.group_by("kind", "alert_level").agg(rows=pl.len()).sort("kind", "alert_level")
+    alarms = (
+        report.filter(pl.col("alert_level") != "LOW")
+        .sort("kind", "subject")
+        .with_columns(pl.col("as_of_date").cast(pl.String))
+    )
+    not_evaluated = report.filter(pl.col("outcome") != "evaluated")["outcome"].value_counts().sort("outcome")
+    return {
+        "as_of_date": day.isoformat(),
+        "alert_level": overall_level(report),
+        "statistics": report.height,
+        "counts": counts.to_dicts(),
+        "alarms": alarms.to_dicts(),
+        "not_evaluated": not_evaluated.to_dicts(),
+    }
+
+
+def _table(frame: pl.DataFrame) -> str:
+    head = "".join(f"<th>{escaping.escape(name)}</th>" for name in frame.columns)
+    body = []
+    for row in frame.iter_rows():
+        cells = []
+        for value in row:
+            number = isinstance(value, int | float)
+            text = "" if value is None else f"{value:,.3g}" if isinstance(value, float) else str(value)
+            cells.append(f"<td{' class=n' if number else ''}>{escaping.escape(text)}</td>")
+        body.append("<tr>" + "".join(cells) + "</tr>")
+    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
+
+
+def drift_page(report: pl.DataFrame, day: date) -> str:
+    """One self-contained HTML page: level, alarms, two charts; opens from a file, without a network."""
+    level = overall_level(report)
+    alarms = report.filter(pl.col("alert_level") != "LOW").select(
+        "kind", "subject", "name", "statistic", "value", "effect", "q_value", "reference_mean", "current_mean", "alert_level"
+    )
+    pictures = [charts.drift_devices(report), charts.drift_analytes(report)]
+    images = "".join(f'<p><img src="{charts.data_uri(charts.png(chart))}"></p>' for chart in pictures)
+    table = _table(alarms) if alarms.height else "<p>Nothing above LOW.</p>"
+    badge = f"<b style='background:{RISK_COLOURS[level]};padding:.1rem .5rem'>{level}</b>"
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>Drift report {day}</title><style>{_STYLE}</style>"
+        f"<h1>Drift report {day}</h1>"
+        f"<p>Alert level: {badge}, {report.height} statistics, {alarms.height} above LOW.</p>{table}{images}</html>"
+    )
+
+
+def write_drift(report: pl.DataFrame, day: date, folder: Path) -> list[Path]:
+    """Write drift_report.json, .html and two PNGs for the day; returns the files."""
+    target = folder / "drift" / day.isoformat()
+    target.mkdir(parents=True, exist_ok=True)
+    contents: dict[str, bytes] = {
+        "drift_report.json": json.dumps(drift_json(report, day), indent=2, default=str).encode(),
+        "drift_report.html": drift_page(report, day).encode(),
+        "drift_devices.png": charts.png(charts.drift_devices(report)),
+        "drift_analytes.png": charts.png(charts.drift_analytes(report)),
+    }
+    files = []
+    for name, content in contents.items():
+        path = target / name
+        beside = path.with_suffix(path.suffix + ".part")
+        beside.write_bytes(content)
+        beside.replace(path)
+        files.append(path)
+    return files
