@@ -5,10 +5,13 @@ of D". Not here: what is summed (``device_health``, ``outbreaks``), how versions
 
 A row dated D uses, per key, the latest version known before the end of D in the laboratory's calendar. A history
 frame has ``event_date``, ``known_from`` (UTC), ``known_to`` (UTC or null), ``change`` (insert, update, delete) and
-``is_conflict``. All sums run in 64-bit integers (floats in steps of 2**-20), so they do not depend on the order of
-rows, on ``first`` or on what became known later: rebuilding an old day gives the identical row, bit for bit. (Whoever
-goes on computing with them: polars divides a column by a constant as a product with its reciprocal, but not where the
-column has one row.)
+``is_conflict``.
+
+All sums run in 64-bit integers (floats in steps of 2**-20), so they do not depend on the order of rows, on ``first``
+or on what became known later: rebuilding an old day gives the identical row, bit for bit. Whoever computes on with
+them: polars 2.1 divides a column by a constant as a product with its reciprocal, but not a column of one row, so such
+a quotient can differ in its last bit between a day built alone and a range. Multiply by the reciprocal, or divide
+columns.
 """
 
 from __future__ import annotations
