@@ -5,8 +5,8 @@
 Simulates a laboratory at about 4 failures per device-year, makes the platform's features and labels of it, trains on
 everything but the last 60 days (and a seven-day gap before them), and prints, all on the same rows of those 60 days:
 
-- ROC-AUC of the model, of the oracle (P(FAILURE in (D, D+7] | latent state at the end of D)) and of error_rate_7d alone,
-  the named baseline; ratios with 95 % intervals from resampling devices;
+- ROC-AUC of the model, of the oracle (P(FAILURE in (D, D+7] | latent state at the end of D)) and of error_rate_7d
+  alone, the named baseline; ratios with 95 % intervals from resampling devices;
 - calibration, recall at 5 alarms per 40 devices a week, median lead time;
 - what the risk levels would have meant, and how fast 10,000 devices score.
 
@@ -151,12 +151,11 @@ def main() -> None:
     labels = failure_labels(frames.features, frames.failures, config.end, config.timezone)
     frame = training_frame(frames.features, labels)
     model = train(frame, test_days=TEST_DAYS, data_end=config.end)
-    print(
-        f"learnt       {model.split.fit}, then a gap of {model.split.gap_days} days ({time.perf_counter() - made:.0f} s)"
-    )
+    print(f"learnt       {model.split.fit}, then a gap of {model.split.gap_days} days")
     print(f"test         {model.split.test}")
     print(model.comparison)
-    print(f"chosen       {model.candidate.label}, {len(model.features)} features")
+    seconds = time.perf_counter() - made
+    print(f"chosen       {model.candidate.label}, {len(model.features)} features ({seconds:.0f} s)")
 
     test = model.split.test.rows(frame)
     scorer = OnnxScorer(export(model))

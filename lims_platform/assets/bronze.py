@@ -3,6 +3,8 @@
 Here: one factory, because the tables differ only by contract. Not here: reading, pseudonyms, versions (``door``).
 """
 
+from typing import Any
+
 import dagster as dg
 
 from lims_platform.assets.common import table_asset
@@ -53,7 +55,7 @@ def bronze_asset(source: SourceTable) -> dg.AssetsDefinition:
         confirmed = context.run.tags.get(CONFIRM_TAG) == "true"
         intake = door.ingest(source, first, last, context.run_id, confirmed, context.log.info)
         counts = ("source_rows", "collapsed", "inserts", "updates", "deletes", "conflicts", "chunks")
-        metadata: dict[str, object] = {name: getattr(intake, name) for name in counts}
+        metadata: dict[str, Any] = {name: getattr(intake, name) for name in counts}
         metadata["dagster/row_count"] = int(intake.conservation()["live"].sum())
         metadata["delta_version"] = intake.version if intake.version is not None else "unchanged"
         if intake.other_days:

@@ -5,7 +5,7 @@ import polars as pl
 
 from lims_platform.assets.common import reads, run_range, table_asset
 from lims_platform.contracts.reference import Reference
-from lims_platform.laboratory.drift import drift_reports
+from lims_platform.laboratory.drift import drift_report as report_of_day
 from lims_platform.partitions import BASELINE_DAYS, trailing
 
 
@@ -27,7 +27,9 @@ def drift_report(
     reference: dg.ResourceParam[Reference],
 ) -> pl.DataFrame:
     first, last = run_range(context)
-    return drift_reports(results, features, reference.analytes, first, last)
+    recent, known = results.collect(), features.collect()
+    days = pl.date_range(first, last, "1d", eager=True)
+    return pl.concat([report_of_day(recent, known, reference.analytes, day) for day in days])
 
 
 MONITORING_ASSETS = [drift_report]

@@ -61,7 +61,11 @@ def device_metrics_normalized(rows: pl.LazyFrame) -> pl.LazyFrame:
     **table_asset("quality_control_standardized", kinds={"polars", "deltalake"}, ins={"rows": reads("quality_control_raw")})
 )
 def quality_control_standardized(rows: pl.LazyFrame, reference: dg.ResourceParam[Reference]) -> pl.LazyFrame:
-    return standardise_qc(live(rows), reference).select(columns_of("quality_control_standardized"))
+    return (
+        standardise_qc(live(rows), reference)
+        .rename({"timestamp": "run_at"})
+        .select(columns_of("quality_control_standardized"))
+    )
 
 
 @dg.asset(**table_asset("sample_measurements", kinds={"polars", "deltalake"}, ins={"rows": reads("batch_results_raw")}))

@@ -182,7 +182,9 @@ CONTRACT_CHECKS = [contract_check(table) for table in TABLES.values() if table.l
 
 CHECKS = [
     *CONTRACT_CHECKS,
-    conservation_check("lab_results_standardized", "lab_results_raw", ["lab_results_standardized", "lab_results_quarantine"]),
+    conservation_check(
+        "lab_results_standardized", "lab_results_raw", ["lab_results_standardized", "lab_results_quarantine"]
+    ),
     conservation_check("device_metrics_normalized", "device_logs_raw", ["device_metrics_normalized"]),
     conservation_check("quality_control_standardized", "quality_control_raw", ["quality_control_standardized"]),
     conservation_check("sample_measurements", "batch_results_raw", ["sample_measurements"]),

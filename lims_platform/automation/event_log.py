@@ -22,9 +22,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     """
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> "BatchedSqliteEventLogStorage":
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "BatchedSqliteEventLogStorage":
         """Build from dagster.yaml; the base class would build itself."""
         return cls(inst_data=inst_data, **config_value)
 
@@ -39,7 +37,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             for statement in statements:
                 connection.execute(statement)
         with self.index_transaction() as connection:
-            ids = [connection.execute(statement).inserted_primary_key[0] for statement in statements]
+            ids = [connection.execute(statement).lastrowid for statement in statements]
             self._store_asset_event_tags(connection, events, ids)
             # The asset table keeps only the newest event of an asset: the last of the batch decides.
             newest = {

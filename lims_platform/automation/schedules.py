@@ -1,6 +1,7 @@
 """Schedules: what the clock starts, in the laboratory's time zone. Here: cron lines and the day each run is for."""
 
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -27,16 +28,16 @@ def partition_for(context: dg.ScheduleEvaluationContext, days_before: int) -> da
     return tick.date() - timedelta(days=days_before)
 
 
-def day_schedule(job: dg.UnresolvedAssetJobDefinition | object, cron: str, days_before: int) -> dg.ScheduleDefinition:
+def day_schedule(job: Any, cron: str, days_before: int) -> dg.ScheduleDefinition:
     """A schedule that runs ``job`` for one day per tick; off until somebody starts it."""
-    name = job.name  # type: ignore[attr-defined]
+    name = job.name
 
     @dg.schedule(
         name=f"{name}_schedule",
-        job=job,  # type: ignore[arg-type]
+        job=job,
         cron_schedule=cron,
         execution_timezone=settings().timezone,
-        description=f"{job.description} Cron {cron}.",  # type: ignore[attr-defined]
+        description=f"{job.description} Cron {cron}.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = partition_for(context, days_before)

@@ -142,6 +142,12 @@ class Lake:
         """The table, made empty with the contract's schema where it did not exist."""
         return self.open(table) or self._create(table)
 
+    def append(self, table: Table, frame: pl.DataFrame) -> int:
+        """Add rows to an append-only table; returns the committed version. ContractError before anything is written."""
+        delta = self.create_if_absent(table)
+        conform(frame.lazy(), table).collect().write_delta(delta, mode="append")
+        return int(DeltaTable(str(self.path(table))).version())
+
     def existing(self, tables: Iterable[Table]) -> list[Table]:
         """Those of ``tables`` that were ever written."""
         return [table for table in tables if self.open(table) is not None]

@@ -63,9 +63,7 @@ def random_forest(leaf: int = 20, trees: int = 100) -> Candidate:
         from sklearn.pipeline import make_pipeline
 
         forest = RandomForestClassifier(n_estimators=trees, min_samples_leaf=leaf, random_state=seed, n_jobs=-1)
-        return make_pipeline(
-            SimpleImputer(strategy="constant", fill_value=FAR_OUTSIDE, keep_empty_features=True), forest
-        )
+        return make_pipeline(SimpleImputer(strategy="constant", fill_value=FAR_OUTSIDE, keep_empty_features=True), forest)
 
     return Candidate("random_forest", {"trees": trees, "leaf": leaf}, make)
 
@@ -86,9 +84,7 @@ def gradient_boosting(leaves: int, iterations: int, rate: float = 0.05, leaf: in
             random_state=seed,
         )
 
-    return Candidate(
-        "gradient_boosting", {"leaves": leaves, "iterations": iterations, "rate": rate, "leaf": leaf}, make
-    )
+    return Candidate("gradient_boosting", {"leaves": leaves, "iterations": iterations, "rate": rate, "leaf": leaf}, make)
 
 
 def logistic(c: float) -> Candidate:

@@ -36,12 +36,11 @@ def feature_names(schema: Mapping[str, pl.DataType] | pl.Schema) -> list[str]:
 def training_frame(
     features: pl.DataFrame, labels: pl.DataFrame, warm_up_days: int = WARM_UP_DAYS, first_day: date | None = None
 ) -> pl.DataFrame:
-    """Labelled device-days with their features, sorted by day and device: device_id, as_of_date, features, label,
-    failure_date.
+    """Labelled device-days with their features, sorted by day and device.
 
-    Rows without a label are left out, and so are the first ``warm_up_days`` from ``first_day`` (the platform's first
-    day; default the first of ``features``), whose windows reach back to before the data. FrameError if a labelled row
-    has no features or features hold a key twice.
+    Columns: device_id, as_of_date, the features, label, failure_date. Rows without a label are left out, and so are the
+    first ``warm_up_days`` from ``first_day`` (the platform's first day; default the first of ``features``), whose
+    windows reach back to before the data. FrameError if a labelled row has no features or features hold a key twice.
     """
     names = feature_names(features.schema)
     known = labels.filter(pl.col("label").is_not_null()).select("device_id", "as_of_date", "label", "failure_date")
@@ -99,9 +98,7 @@ def matrix(frame: pl.DataFrame, features: Iterable[str]) -> NDArray[np.float32]:
         raise FrameError(f"features missing: {', '.join(missing)}")
     wrong = [n for n in names if not (frame.schema[n].is_numeric() or frame.schema[n] in (pl.Boolean, pl.Null))]
     if wrong:
-        raise FrameError(
-            f"features neither numeric nor boolean: {', '.join(f'{n} ({frame.schema[n]})' for n in wrong)}"
-        )
+        raise FrameError(f"features neither numeric nor boolean: {', '.join(f'{n} ({frame.schema[n]})' for n in wrong)}")
     out = np.empty((frame.height, len(names)), dtype=np.float32)
     for i, name in enumerate(names):
         out[:, i] = frame[name].cast(pl.Float32).fill_null(float("nan")).to_numpy()

@@ -41,7 +41,7 @@ def _local_days(events: pl.DataFrame, table: str, time: str, name: str, calendar
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
         raise LabelError(f"{table}.{time} is {dtype}; a time with a zone (UTC) is needed")
     return (
-        events.select("device_id", pl.col(time).alias("_at"))
+        events.select(pl.col("device_id").cast(pl.String), pl.col(time).alias("_at"))
         .sort("device_id", "_at")
         .with_columns(pl.col("_at").dt.convert_time_zone(calendar).dt.date().alias(name))
     )
@@ -116,9 +116,7 @@ def failure_labels(
     if interventions is None:
         rows = rows.with_columns(pl.lit(None, dtype=pl.Date).alias("_service"))
     else:
-        services = _local_days(interventions, "interventions", "at", "_service", calendar).select(
-            "device_id", "_service"
-        )
+        services = _local_days(interventions, "interventions", "at", "_service", calendar).select("device_id", "_service")
         rows = _next_day(rows, services.unique(), "_service")
     end = pl.col("as_of_date") + pl.duration(days=horizon_days)
     fails = (pl.col("failure_date") <= end).fill_null(False)

@@ -127,9 +127,7 @@ class OnnxScorer:
         return self(matrix(frame, self.features))
 
 
-def check_parity(
-    model: TrainedModel, scorer: OnnxScorer, frame: pl.DataFrame, tolerance: float = PARITY_TOLERANCE
-) -> float:
+def check_parity(model: TrainedModel, scorer: OnnxScorer, frame: pl.DataFrame, tolerance: float = PARITY_TOLERANCE) -> float:
     """Largest |ONNX − scikit-learn| over ``frame`` and over the frame with every fifth value taken away (nulls must
     agree too).
 
@@ -144,7 +142,5 @@ def check_parity(
         if rows.height:
             worst = max(worst, float(np.abs(model.probability(rows) - scorer.probability(rows)).max()))
     if not worst <= tolerance:
-        raise ParityError(
-            f"{model.candidate.label}: ONNX and scikit-learn differ by {worst:.2e}, allowed {tolerance:.0e}"
-        )
+        raise ParityError(f"{model.candidate.label}: ONNX and scikit-learn differ by {worst:.2e}, allowed {tolerance:.0e}")
     return worst

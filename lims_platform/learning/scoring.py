@@ -137,9 +137,7 @@ def _action(level: str, factor: str) -> pl.Expr:
     return pl.when(pl.col(level) == "LOW").then(urgency).otherwise(urgency + "; " + look)
 
 
-def score(
-    features: pl.DataFrame, scorer: OnnxScorer, model_name: str, version: str, scored_at: datetime
-) -> pl.DataFrame:
+def score(features: pl.DataFrame, scorer: OnnxScorer, model_name: str, version: str, scored_at: datetime) -> pl.DataFrame:
     """Rows of DeviceRiskScores, one per row of ``features`` (DeviceFailureFeatures), in its order.
 
     Devices in outage are scored too; their action says that they are down. FrameError if a feature the model needs is

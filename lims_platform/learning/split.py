@@ -107,8 +107,8 @@ def time_split(
     has = (end - first).days + 1
     if has < needed:
         raise SplitError(
-            f"needs {needed} mature days ({MIN_TRAIN_DAYS} training, {folds} × {check} validation, 2 gaps of {gap_days}, "
-            f"{test_days} test), has {has} ({first} to {end})"
+            f"needs {needed} mature days ({MIN_TRAIN_DAYS} training, {folds} × {check} validation, "
+            f"2 gaps of {gap_days}, {test_days} test), has {has} ({first} to {end})"
         )
     gap = timedelta(days=gap_days)
     day = timedelta(days=1)

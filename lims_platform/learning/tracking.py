@@ -84,9 +84,7 @@ def charts(model: TrainedModel) -> dict[str, Any]:
     shown = []
     for label, name in ((1, "failed within 7 days"), (0, "did not")):
         share, _ = np.histogram(model.scored.filter(pl.col("label") == label)["probability"].to_numpy(), edges)
-        shown.append(
-            pl.DataFrame({"probability": edges[:-1], "share": share / max(1, share.sum()), "device-days": name})
-        )
+        shown.append(pl.DataFrame({"probability": edges[:-1], "share": share / max(1, share.sum()), "device-days": name}))
     distribution = (
         alt.Chart(pl.concat(shown))
         .mark_line(interpolate="step-after")

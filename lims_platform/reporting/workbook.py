@@ -69,7 +69,7 @@ def _summary(scores: pl.DataFrame) -> pl.DataFrame:
         ("Devices scored", str(scores.height)),
         *[(f"{level} risk", str(levels.get(level, 0))) for level in RISK_COLOURS],
         ("Mean failure probability", f"{scores['failure_probability'].mean() or 0:.1%}"),
-        ("Model", ", ".join(f"{n} version {v}" for n, v in scores.select("model_name", "model_version").unique().rows())),
+        ("Model", ", ".join(scores["model_name"].unique()) + " version " + ", ".join(scores["model_version"].unique())),
         ("Scored at (UTC)", str(scores["scored_at"].max())),
     ]
     return pl.DataFrame(lines, schema=["Figure", "Value"], orient="row")

@@ -1,0 +1,67 @@
+"""Model assets: the device failure model and the ledger of its life. Here: inputs and metadata. Not here: training."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import dagster as dg
+import polars as pl
+
+from lims_platform.assets.common import CODE_VERSION, ONE_RUN, OWNERS, column_schema, reads
+from lims_platform.contracts.tables import TABLES
+from lims_platform.lakehouse.lake import Lake
+from lims_platform.settings import settings
+
+
+@dg.asset(
+    key=["models", "device_failure_model"],
+    group_name="models",
+    description="Trained on every mature day, examined on the last 60, champion if it passes its gates.",
+    kinds={"scikitlearn", "mlflow", "onnx"},
+    owners=[OWNERS["models"]],
+    tags={"layer": "models"},
+    code_version=CODE_VERSION,
+    backfill_policy=ONE_RUN,
+    metadata={"dagster/column_schema": column_schema(TABLES["model_ledger"])},
+    ins={"features": reads("device_failure_features"), "logs": reads("device_metrics_normalized")},
+)
+def device_failure_model(
+    context: dg.AssetExecutionContext, features: pl.LazyFrame, logs: pl.LazyFrame, lake: dg.ResourceParam[Lake]
+) -> dg.MaterializeResult:
+    from lims_platform.learning.cycle import retrain
+
+    failed = logs.filter((pl.col("event_type") == "FAILURE") & pl.col("reason").is_null())
+    failures = failed.select("device_id", failed_at="logged_at").collect()
+    data_end = min(
+        logs.select(pl.col("event_date").max()).collect().item() or settings().today, settings().today - timedelta(1)
+    )
+    versions = {name: lake.version(TABLES[name]) for name in ("device_failure_features", "device_metrics_normalized")}
+    uri = urlparse(settings().tracking_uri)
+    if uri.scheme == "sqlite":
+        Path(uri.path[1:] if uri.path.startswith("//") else uri.path).parent.mkdir(parents=True, exist_ok=True)
+    turn = retrain(
+        pl.DataFrame(features.filter(pl.col("as_of_date") <= data_end).collect()),
+        failures,
+        data_end,
+        settings().timezone,
+        settings().tracking_uri,
+        versions,
+        CODE_VERSION,
+        context.run_id,
+    )
+    context.log.info(f"device failure model: {turn.outcome}")
+    metadata: dict[str, Any] = {"outcome": turn.outcome, "data_end": str(data_end)}
+    if turn.model is not None and turn.ledger is not None and turn.gates is not None:
+        lake.append(TABLES["model_ledger"], turn.ledger)
+        shown = {k: float(v) for k, v in turn.model.metrics.items() if v == v}
+        gates = "\n".join(
+            f"- {'ok' if g['passed'] else 'FAILED'} {g['gate']}: {g['value']:.4g} ({g['limit']})"
+            for g in turn.gates.to_dicts()
+        )
+        metadata |= {"version": turn.version, "mlflow_run_id": turn.run_id, "candidate": turn.model.candidate.name}
+        metadata |= {"gates": dg.MetadataValue.md(gates), **shown}
+    return dg.MaterializeResult(metadata=metadata)
+
+
+MODEL_ASSETS = [device_failure_model]
