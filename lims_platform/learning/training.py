@@ -26,7 +26,7 @@ from lims_platform.learning.split import SplitError, TimeSplit, time_split
 
 #: The feature that alone is the named, naive baseline.
 NAIVE_FEATURE = "error_rate_7d"
-IMPORTANCE_ROWS = 3000
+IMPORTANCE_ROWS = 2000
 
 
 class NotTrainable(ValueError):  # noqa: N818 - an outcome to report, not a defect
