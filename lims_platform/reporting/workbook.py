@@ -68,7 +68,7 @@ def _summary(scores: pl.DataFrame) -> pl.DataFrame:
         ("Day", str(scores["as_of_date"].max())),
         ("Devices scored", str(scores.height)),
         *[(f"{level} risk", str(levels.get(level, 0))) for level in RISK_COLOURS],
-        ("Mean failure probability", f"{scores['failure_probability'].mean() or 0:.1%}"),
+        ("Mean failure probability", f"{scores.select(pl.col('failure_probability').mean()).item() or 0.0:.1%}"),
         ("Model", ", ".join(scores["model_name"].unique()) + " version " + ", ".join(scores["model_version"].unique())),
         ("Scored at (UTC)", str(scores["scored_at"].max())),
     ]

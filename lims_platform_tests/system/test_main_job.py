@@ -1,0 +1,107 @@
+"""The main job for real: a small demo laboratory through the dagster command line, run again, changed, run again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from lims_platform.contracts.bronze import BRONZE_TABLES
+from lims_platform.contracts.tables import TABLES
+from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.versions import latest_versions
+from lims_platform.simulator.changes import apply_changes
+
+ROOT = Path(__file__).resolve().parents[2]
+DAYS = 40
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a small demo laboratory that went through the main job once."""
+    data = tmp_path_factory.mktemp("laboratory") / "data"
+    assert command(data, "demo").returncode == 0
+    result = command(data, "run")
+    assert result.returncode == 0, result.stderr[-4000:]
+    return data
+
+
+def command(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python -m lims_platform …`` with everything below ``data``."""
+    home = data.parent / "home"
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    environment = os.environ | {
+        "LIMS_DATA_DIR": str(data),
+        "LIMS_START_DATE": (date.today() - timedelta(days=DAYS)).isoformat(),
+        "LIMS_DEMO_DEVICES": "12",
+        "LIMS_DEMO_RESULTS_PER_DAY": "300",
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_EVENT_BATCH_SIZE": "500",
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+        **{f"LIMS_DAGSTER_{part}": str(data / "dagster" / part.lower()) for part in ("RUNS", "EVENTS", "SCHEDULES", "LOGS")},
+        "LIMS_DAGSTER_ARTIFACTS": str(data / "dagster" / "artifacts"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "lims_platform", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def rows(data: Path, name: str) -> pl.DataFrame:
+    return Lake(data / "lake").scan(TABLES[name]).collect()
+
+
+def source(data: Path) -> pl.DataFrame:
+    uri = f"sqlite:///{data / 'demo' / 'lims.db'}"
+    return pl.read_database_uri("SELECT result_id, result_value FROM lab_results", uri, engine="connectorx").unique()
+
+
+def test_every_source_row_is_in_silver_or_quarantine(laboratory: Path) -> None:
+    live = latest_versions(rows(laboratory, "lab_results_raw")).filter(pl.col("change") != "delete")
+    kept = rows(laboratory, "lab_results_standardized").height + rows(laboratory, "lab_results_quarantine").height
+    assert kept == live.height > 5_000
+    assert set(live["result_id"]) == set(source(laboratory)["result_id"])
+    assert rows(laboratory, "device_failure_features").height >= 12 * DAYS
+
+
+def test_the_summary_names_what_was_found(laboratory: Path) -> None:
+    text = command(laboratory, "summary").stdout
+    for words in ("standardised", "in quarantine", "Drift on", "Open the Dagster UI"):
+        assert words in text
+
+
+def test_no_raw_identifier_is_in_anything_written(laboratory: Path) -> None:
+    result = command(laboratory, "leak-scan")
+    assert result.returncode == 0 and "hits: 0" in result.stdout, result.stdout + result.stderr
+
+
+def test_a_second_run_adds_nothing_and_changes_become_versions(laboratory: Path) -> None:
+    before = {name: rows(laboratory, table.name).height for name, table in BRONZE_TABLES.items()}
+    again = command(laboratory, "run")
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert {name: rows(laboratory, table.name).height for name, table in BRONZE_TABLES.items()} == before
+
+    log = apply_changes(f"sqlite:///{laboratory / 'demo' / 'lims.db'}", 100, seed=3)
+    changed = command(laboratory, "run")
+    assert changed.returncode == 0, changed.stderr[-4000:]
+    history = rows(laboratory, "lab_results_raw")
+    assert history.height > before["lab_results"]
+    live = latest_versions(history).filter(pl.col("change") != "delete")
+    assert live["row_key"].n_unique() == live.height, "no row is live on two days"
+    deleted = set(log.filter(pl.col("kind") == "deleted")["result_id"])
+    assert deleted and not deleted & set(live["result_id"])
+    assert set(live["result_id"]) == set(source(laboratory)["result_id"])
+    amended = log.filter(pl.col("kind") == "amended")
+    silver = pl.concat(
+        [
+            rows(laboratory, n).select("result_id", "result_text")
+            for n in ("lab_results_standardized", "lab_results_quarantine")
+        ]
+    )
+    joined = amended.join(silver, on="result_id")
+    assert joined.height >= amended.height and (joined["result_text"] == joined["new_value"]).any()
