@@ -27,8 +27,8 @@ from lims_platform.learning.split import Fold
 #: What a null becomes for the forest: below every real value.
 FAR_OUTSIDE = -1.0e6
 
-#: Candidates whose PR-AUC is within this share of the best one's count as equal.
-TIE = 0.01
+#: Candidates whose PR-AUC is within this share of the best one's count as equal: less than its sampling error by far.
+TIE = 0.02
 
 #: Least slope of a calibration: a strictly increasing map even for a model that knows nothing.
 FLATTEST = 0.05

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from lims_platform.contracts.gold import GOLD_TABLES
-from lims_platform.learning.candidates import Candidate, blend, gradient_boosting, logistic, random_forest
+from lims_platform.learning.candidates import TIE, Candidate, blend, gradient_boosting, logistic, random_forest
 from lims_platform.learning.frames import FrameError, matrix
 from lims_platform.learning.gates import Limits, evaluate_gates
 from lims_platform.learning.metrics import logit
@@ -51,7 +51,7 @@ class TestTraining:
 
     def test_winner_follows_the_rule(self) -> None:
         table = trained().comparison
-        near = table.filter(pl.col("pr_auc") >= 0.99 * pl.col("pr_auc").max()).sort("log_loss")
+        near = table.filter(pl.col("pr_auc") >= (1 - TIE) * pl.col("pr_auc").max()).sort("log_loss")
         assert table.filter("chosen")["candidate"].to_list() == [near["candidate"][0]]
         assert table.height == len(SMALL) + 1  # and their blend
 
@@ -59,7 +59,7 @@ class TestTraining:
         shuffled = frame().sample(fraction=1, shuffle=True, seed=1).sort("as_of_date", "device_id")
         again = train(shuffled, candidates=SMALL, test_days=50, data_end=END)
         assert again.digest == trained().digest
-        assert again.metrics == trained().metrics
+        assert again.metrics == pytest.approx(trained().metrics, rel=1e-9, nan_ok=True)
         assert export(again) == export(trained())
 
     def test_nothing_of_gap_and_test_is_learnt(self) -> None:
