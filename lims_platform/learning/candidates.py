@@ -68,8 +68,13 @@ def random_forest(leaf: int = 20, trees: int = 100) -> Candidate:
     return Candidate("random_forest", {"trees": trees, "leaf": leaf}, make)
 
 
-def gradient_boosting(leaves: int, iterations: int, rate: float = 0.05, leaf: int = 100, l2: float = 10.0) -> Candidate:
-    """Histogram boosting without early stopping: its random hold-out would mix neighbouring days."""
+def gradient_boosting(
+    leaves: int, iterations: int, rate: float = 0.05, leaf: int = 100, share: float = 0.3, l2: float = 10.0
+) -> Candidate:
+    """Histogram boosting; each split chooses among a ``share`` of the features.
+
+    Without early stopping: its random hold-out would mix neighbouring days.
+    """
 
     def make(seed: int) -> Any:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -80,11 +85,13 @@ def gradient_boosting(leaves: int, iterations: int, rate: float = 0.05, leaf: in
             max_leaf_nodes=leaves,
             min_samples_leaf=leaf,
             l2_regularization=l2,
+            max_features=share,
             early_stopping=False,
             random_state=seed,
         )
 
-    return Candidate("gradient_boosting", {"leaves": leaves, "iterations": iterations, "rate": rate, "leaf": leaf}, make)
+    params = {"leaves": leaves, "iterations": iterations, "rate": rate, "leaf": leaf, "share": share}
+    return Candidate("gradient_boosting", params, make)
 
 
 def logistic(c: float) -> Candidate:
@@ -124,8 +131,8 @@ def default_candidates() -> list[Candidate]:
     """The small search: baseline first."""
     return [
         random_forest(),
-        gradient_boosting(leaves=6, iterations=120),
-        gradient_boosting(leaves=15, iterations=100),
+        gradient_boosting(leaves=8, iterations=120),
+        gradient_boosting(leaves=15, iterations=250, rate=0.02, leaf=200),
         logistic(0.01),
         logistic(1.0),
     ]
