@@ -42,9 +42,12 @@ class Registry:
     """The registry behind a tracking URI. ``now`` gives the time of events; tests pass their own."""
 
     def __init__(self, tracking_uri: str, now: Any = None) -> None:
+        import mlflow
         from mlflow import MlflowClient
 
         self.tracking_uri = tracking_uri
+        # Loading a version follows the process's tracking URI, whatever the client's own is.
+        mlflow.set_tracking_uri(tracking_uri)
         self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         self._now = now or (lambda: datetime.now(UTC))
 
