@@ -1,0 +1,7 @@
+"""What holds for every test. Here: the environment no test may leak into. Not here: fixtures of one room."""
+
+import os
+import tempfile
+
+# MLflow's default store is a file in the working directory, which would be the checkout.
+os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{tempfile.mkdtemp(prefix='lims-tests-')}/mlflow.db")
