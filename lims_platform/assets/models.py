@@ -1,9 +1,6 @@
 """Model assets: the device failure model and the ledger of its life. Here: inputs and metadata. Not here: training."""
 
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import dagster as dg
 import polars as pl
@@ -27,22 +24,20 @@ from lims_platform.settings import settings
     ins={"features": reads("device_failure_features"), "logs": reads("device_metrics_normalized")},
 )
 def device_failure_model(
-    context: dg.AssetExecutionContext, features: pl.LazyFrame, logs: pl.LazyFrame, lake: dg.ResourceParam[Lake]
+    context: dg.AssetExecutionContext,
+    features: pl.LazyFrame,
+    logs: pl.LazyFrame,
+    lake: dg.ResourceParam[Lake],
+    mlflow: dg.ResourceParam[Any],
 ) -> dg.MaterializeResult:
     from lims_platform.learning.cycle import retrain
+    from lims_platform.learning.labels import failure_events, last_day_of_logs
 
-    failed = logs.filter((pl.col("event_type") == "FAILURE") & pl.col("reason").is_null())
-    failures = failed.select("device_id", failed_at="logged_at").collect()
-    data_end = min(
-        logs.select(pl.col("event_date").max()).collect().item() or settings().today, settings().today - timedelta(1)
-    )
+    data_end = last_day_of_logs(logs, settings().today)
     versions = {name: lake.version(TABLES[name]) for name in ("device_failure_features", "device_metrics_normalized")}
-    uri = urlparse(settings().tracking_uri)
-    if uri.scheme == "sqlite":
-        Path(uri.path[1:] if uri.path.startswith("//") else uri.path).parent.mkdir(parents=True, exist_ok=True)
     turn = retrain(
         pl.DataFrame(features.filter(pl.col("as_of_date") <= data_end).collect()),
-        failures,
+        failure_events(logs),
         data_end,
         settings().timezone,
         settings().tracking_uri,

@@ -28,7 +28,9 @@ def device_risk_scores(context: dg.AssetExecutionContext, features: pl.LazyFrame
     except RegistryError as error:
         context.log.warning(f"no device is scored: {error}")
         return TABLES["device_risk_scores"].empty()
-    return score(features.collect(), champion.scorer, champion.name, champion.version, datetime.now(UTC))
+    # a day that is not over would be scored on half its results
+    whole_days = features.filter(pl.col("as_of_date") < settings().today).collect()
+    return score(whole_days, champion.scorer, champion.name, champion.version, datetime.now(UTC))
 
 
 SCORE_ASSETS = [device_risk_scores]

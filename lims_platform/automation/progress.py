@@ -12,10 +12,11 @@ import dagster as dg
 
 
 class ProgressHandler(logging.Handler):
-    """Prints one line per finished asset or failed step, and passes warnings and errors on."""
+    """Prints one line per finished asset or failed step, and passes warnings and errors on. ``assets``: of how many."""
 
-    def __init__(self) -> None:
+    def __init__(self, assets: int) -> None:
         super().__init__(logging.DEBUG)
+        self._assets = assets
         self._started = time.monotonic()
         self._done = 0
         self._rows: dict[str, str] = {}
@@ -39,7 +40,7 @@ class ProgressHandler(logging.Handler):
         elif kind == "STEP_SUCCESS" and event.step_key in self._rows:
             self._done += 1
             seconds = event.event_specific_data.duration_ms / 1000
-            self._print(f"{self._done:3d}  {event.step_key:<42} {self._rows[event.step_key]:>14}  {seconds:6.1f} s")
+            self._print(f"{self._done:3d} of {self._assets}  {event.step_key:<42} {self._rows[event.step_key]:>14}  {seconds:6.1f} s")
         elif kind in ("STEP_FAILURE", "RUN_FAILURE"):
             self._print(f"  failed: {event.step_key or ''} {event.message or ''}")
 
@@ -54,8 +55,9 @@ class ProgressHandler(logging.Handler):
 
 
 @dg.logger(config_schema={}, description="One line per asset: how many are done, rows, seconds.")
-def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The console logger of a run started from the command line."""
     logger = logging.Logger("lims_platform.progress", logging.DEBUG)
-    logger.addHandler(ProgressHandler())
+    layer = context.job_def.asset_layer if context.job_def is not None else None
+    logger.addHandler(ProgressHandler(len(layer.selected_asset_keys) if layer is not None else 0))
     return logger

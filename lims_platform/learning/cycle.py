@@ -18,7 +18,7 @@ from lims_platform.learning.gates import evaluate_gates
 from lims_platform.learning.labels import failure_labels
 from lims_platform.learning.onnx_model import OnnxScorer, check_parity, export
 from lims_platform.learning.registry import Registry, RegistryError, load_champion
-from lims_platform.learning.tracking import log_training
+from lims_platform.learning.tracking import log_training, note_outcome
 from lims_platform.learning.training import NotTrainable, TrainedModel, train
 
 
@@ -54,6 +54,7 @@ def retrain(
     try:
         model = train(frame, data_end=data_end)
     except NotTrainable as reason:
+        note_outcome(f"not trainable: {reason}")
         return Turn(f"not trainable: {reason}")
     onnx = export(model)
     parity = check_parity(model, OnnxScorer(onnx), frame.tail(5_000))
@@ -74,7 +75,9 @@ def retrain(
     version, registered = registry.register(onnx, run_id, model.digest, dagster_run_id=dagster_run_id)
     decide = registry.promote if passed else registry.reject
     decided = decide(version, gates, dagster_run_id=dagster_run_id)
-    return Turn("promoted" if passed else "rejected", pl.concat([registered, decided]), version, run_id, gates, model)
+    outcome = "promoted" if passed else "rejected"
+    note_outcome(outcome)
+    return Turn(outcome, pl.concat([registered, decided]), version, run_id, gates, model)
 
 
 def _champion_scores(tracking_uri: str, model: TrainedModel, frame: pl.DataFrame) -> tuple[np.ndarray | None, str]:

@@ -30,6 +30,18 @@ class LabelError(ValueError):
     """The input cannot be labelled; the message names table and column."""
 
 
+def failure_events(logs: pl.LazyFrame) -> pl.DataFrame:
+    """The FAILURE events of silver/device_metrics_normalized as device_id, failed_at (UTC); quarantined ones left out."""
+    failed = logs.filter((pl.col("event_type") == "FAILURE") & pl.col("reason").is_null())
+    return failed.select("device_id", failed_at="logged_at").collect()
+
+
+def last_day_of_logs(logs: pl.LazyFrame, today: date) -> date:
+    """Last day the device log knows whole: its newest day, at most the day before ``today``."""
+    newest = logs.select(pl.col("event_date").max()).collect().item()
+    return min(newest or today, today - timedelta(days=1))
+
+
 def _local_days(events: pl.DataFrame, table: str, time: str, name: str, calendar: str) -> pl.DataFrame:
     """Device and local day of each event, sorted; LabelError for a missing column, null or a time without a zone."""
     for column in ("device_id", time):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,34 @@ from lims_platform.learning.candidates import RULE
 from lims_platform.learning.training import TrainedModel
 
 EXPERIMENT = "device_failure"
+#: Tag of an MLflow run that says what came of it; a run without it ended before its training did.
+OUTCOME = "outcome"
 _VALUE_LIMIT = 6000
+
+
+def make_store(tracking_uri: str) -> None:
+    """Make the folder of a SQLite tracking store; SQLite itself only makes the file."""
+    uri = urlsplit(tracking_uri)
+    if uri.scheme == "sqlite":
+        Path(uri.path.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
+
+
+def close_run() -> None:
+    """End the active MLflow run, as FAILED where nothing said what came of it."""
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None:
+        tags = mlflow.get_run(active.info.run_id).data.tags
+        mlflow.end_run("FINISHED" if OUTCOME in tags else "FAILED")
+
+
+def note_outcome(outcome: str) -> None:
+    """Say on the active MLflow run, if there is one, what came of the training."""
+    import mlflow
+
+    if mlflow.active_run() is not None:
+        mlflow.set_tag(OUTCOME, outcome)
 
 
 @contextmanager
@@ -184,6 +212,7 @@ def log_training(
         figures = {**model.metrics, **model.baseline_metrics, **({} if parity is None else {"onnx_parity": parity})}
         mlflow.log_metrics({k: v for k, v in figures.items() if np.isfinite(v)})
         tags = {"training_digest": model.digest, "code_version": code_version}
+        tags["mlflow.runName"] = model.candidate.name
         mlflow.set_tags(tags if dagster_run_id is None else {**tags, "dagster_run_id": dagster_run_id})
         with tempfile.TemporaryDirectory() as folder:
             write_artifacts(model, onnx, frame, lineage, Path(folder), gates)
