@@ -103,6 +103,7 @@ def _one_day(rows: pl.DataFrame, day: date) -> pl.DataFrame:
         .group_by("loinc_code", "device_id")
         .agg(value.median().alias("m"), pl.len().alias("n"))
         .filter(pl.col("n") >= MIN_DEVICE_RESULTS)
+        .sort("m", "n")  # a sum depends on its order in the last bits, and a rebuilt row must be the identical one
         .group_by("loinc_code")
         .agg(device_variance=pl.col("m").var(), inverse_n=(1 / pl.col("n")).mean(), devices=pl.len())
     )
