@@ -50,7 +50,7 @@ def mlflow_resource(context: dg.InitResourceContext) -> Iterator[object]:
     make_store(settings().tracking_uri)
     config = {"experiment_name": EXPERIMENT, "mlflow_tracking_uri": settings().tracking_uri}
     try:
-        yield from mlflow_tracking.resource_fn(context.replace_config(config))
+        yield from mlflow_tracking.resource_fn(context.replace_config(config))  # type: ignore[call-arg]
     finally:
         close_run()
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,9 +48,18 @@ class Settings(BaseSettings):
     vanished_share: float = Field(0.01, gt=0, le=1, description="A day that lost more than this share is not written")
     vanished_floor: int = Field(5, ge=1, description="Fewer vanished rows a day than this never stop a run")
     late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
+    westgard_rules: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("1-2s", "1-3s", "2-2s", "R-4s", "4-1s", "10x"),
+        description="Westgard rules the controls are judged by, commas between",
+    )
     demo_devices: int = Field(40, ge=2, description="Analysers of the demo laboratory")
     demo_seed: int = Field(7, ge=0, description="Seed of the demo laboratory")
     demo_results_per_day: int = Field(1600, ge=10, description="Results a day of the demo laboratory")
+
+    @field_validator("westgard_rules", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("timezone")
     @classmethod

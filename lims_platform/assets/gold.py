@@ -13,11 +13,13 @@ from lims_platform.laboratory.asof import validity
 from lims_platform.laboratory.device_health import device_failure_features as device_features
 from lims_platform.laboratory.device_logs import normalise_device_logs
 from lims_platform.laboratory.outbreaks import outbreak_risk_features as outbreak_features
+from lims_platform.laboratory.qc_performance import qc_performance as performance
+from lims_platform.laboratory.qc_targets import qc_runs
 from lims_platform.laboratory.quality import quality_anomaly_features as quality_features
 from lims_platform.laboratory.scorecard import data_quality_scorecard as scorecard
 from lims_platform.laboratory.standardise_qc import standardise_qc
 from lims_platform.laboratory.turnaround import turnaround_kpis as turnaround
-from lims_platform.laboratory.westgard import qc_runs, violations
+from lims_platform.laboratory.westgard import violations
 from lims_platform.partitions import BASELINE_DAYS, DEVICE_HISTORY_DAYS, OUTBREAK_HISTORY_DAYS, trailing
 from lims_platform.settings import settings
 
@@ -84,13 +86,30 @@ def quality_anomaly_features(
         "westgard_violations",
         kinds={"polars", "deltalake"},
         group="operations",
-        ins={"controls": reads("quality_control_standardized", trailing(BASELINE_DAYS))},
+        ins={
+            "controls": reads("quality_control_standardized", trailing(DEVICE_HISTORY_DAYS)),
+            "logs": reads("device_metrics_normalized", trailing(DEVICE_HISTORY_DAYS)),
+        },
     )
 )
-def westgard_violations(context: dg.AssetExecutionContext, controls: pl.LazyFrame) -> pl.DataFrame:
+def westgard_violations(context: dg.AssetExecutionContext, controls: pl.LazyFrame, logs: pl.LazyFrame) -> pl.DataFrame:
     first, last = run_range(context)
-    found = violations(qc_runs(controls), calendar=settings().timezone)
+    found = violations(qc_runs(controls, logs), calendar=settings().timezone, rules=settings().westgard_rules)
     return found.filter(pl.col("as_of_date").is_between(first, last))
+
+
+@dg.asset(
+    **table_asset(
+        "qc_performance",
+        kinds={"polars", "deltalake"},
+        group="operations",
+        ins={"controls": reads("quality_control_standardized", trailing(DEVICE_HISTORY_DAYS))},
+    )
+)
+def qc_performance(
+    context: dg.AssetExecutionContext, controls: pl.LazyFrame, reference: dg.ResourceParam[Reference]
+) -> pl.DataFrame:
+    return performance(controls, reference.analytes, reference.sigma_rules, *run_range(context))
 
 
 @dg.asset(
@@ -119,6 +138,7 @@ GOLD_ASSETS = [
     outbreak_risk_features,
     quality_anomaly_features,
     westgard_violations,
+    qc_performance,
     turnaround_kpis,
     data_quality_scorecard,
 ]

@@ -40,7 +40,8 @@ class ProgressHandler(logging.Handler):
         elif kind == "STEP_SUCCESS" and event.step_key in self._rows:
             self._done += 1
             seconds = event.event_specific_data.duration_ms / 1000
-            self._print(f"{self._done:3d} of {self._assets}  {event.step_key:<42} {self._rows[event.step_key]:>14}  {seconds:6.1f} s")
+            count = f"{self._done:3d} of {self._assets}"
+            self._print(f"{count}  {event.step_key:<42} {self._rows[event.step_key]:>14}  {seconds:6.1f} s")
         elif kind in ("STEP_FAILURE", "RUN_FAILURE"):
             self._print(f"  failed: {event.step_key or ''} {event.message or ''}")
 

@@ -13,6 +13,7 @@ import pandera.polars as pa
 import polars as pl
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
+UtcTimes = Annotated[pl.List, pl.Datetime("us", "UTC")]
 
 
 def column(description: str, *, unit: str | None = None, nullable: bool = False, **checks: Any) -> pa.Field:  # type: ignore[valid-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandera.polars as pa
 import polars as pl
 
-from lims_platform.contracts.base import Table, UtcTime, column, table
+from lims_platform.contracts.base import Table, UtcTime, UtcTimes, column, table
 
 RISK_LEVELS = ["LOW", "MEDIUM", "HIGH", "CRITICAL"]
 
@@ -119,15 +119,45 @@ class WestgardViolations(_Dated):
     loinc_code: str = column("LOINC code")
     analyte: str = column("Name of the analyte", nullable=True)
     qc_level: str = column("Control level")
-    rule: str = column("1-2s, 1-3s, 2-2s, R-4s, 4-1s or 10x")
+    rule: str = column("Name of the Westgard rule, e.g. 1-3s")
     severity: str = column("warning or rejection", isin=["warning", "rejection"])
     run_id: str = column("Analytical run", nullable=True)
     run_at: UtcTime = column("When the run that completed the violation ran")
     first_run_at: UtcTime = column("When the first run involved ran")
+    runs_involved: UtcTimes = column("When each control the rule counted ran, in order")
     z: float = column("z of the completing control")
 
     class Config:
         name = "westgard_violations"
+        strict = True
+
+
+class QcPerformance(_Dated):
+    """One row per device, analyte, level and control lot measured that day: bias, imprecision and sigma of 30 days."""
+
+    device_id: str = column("The analyser")
+    loinc_code: str = column("LOINC code")
+    analyte: str = column("Name of the analyte", nullable=True)
+    qc_level: str = column("Control level", nullable=True)
+    control_lot: str = column("Control lot", nullable=True)
+    controls: pl.Int64 = column("Controls measured in the window", ge=0)
+    n: pl.Int64 = column("Of them usable and no repeats: they make the figures", ge=0)
+    target: float = column("What the level should read", nullable=True)
+    target_source: str = column("assigned, or own history of the lot", nullable=True, isin=["assigned", "own history"])
+    mean: float = column("Mean of the window", nullable=True)
+    sd: float = column("SD of the window", nullable=True)
+    bias_percent: float = column("100 × (mean − target) / target", unit="%", nullable=True)
+    cv_percent: float = column("100 × SD / target", unit="%", nullable=True)
+    tea_percent: float = column("Allowable total error at the target", unit="%", nullable=True)
+    sigma: float = column("(allowable error − |bias|) / CV", nullable=True)
+    beyond_3sd: pl.Int64 = column("Controls beyond 3 SD", ge=0)
+    rules: str = column("Westgard rules this sigma calls for", nullable=True)
+    controls_per_run: pl.Int64 = column("Controls a run needs at this sigma", nullable=True)
+    run_size: pl.Int64 = column("Patient results between runs at this sigma", nullable=True)
+    outcome: str = column("evaluated, or why not")
+
+    class Config:
+        name = "qc_performance"
         strict = True
 
 
@@ -225,6 +255,7 @@ GOLD_TABLES: dict[str, Table] = {
         table("gold", ("loinc_code", "facility_id", _DAY), _DAY, OutbreakRiskFeatures),
         table("gold", ("loinc_code", _DAY), _DAY, QualityAnomalyFeatures),
         table("gold", ("device_id", "loinc_code", "qc_level", "rule", "run_at"), _DAY, WestgardViolations),
+        table("gold", ("device_id", "loinc_code", "qc_level", "control_lot", _DAY), _DAY, QcPerformance),
         table("gold", ("facility_id", "priority", _DAY), _DAY, TurnaroundKpis),
         table("gold", ("source", "test_code", "device_id", _DAY), _DAY, DataQualityScorecard),
         table("gold", ("device_id", _DAY), _DAY, DeviceRiskScores),

@@ -34,6 +34,8 @@ class ReferenceTable:
     key: tuple[str, ...]
     columns: tuple[ReferenceColumn, ...]
     refers: tuple[tuple[str, str, str], ...] = ()
+    #: Whether its content changes how a result is standardised: only such tables enter the digest.
+    standardises: bool = True
 
     @property
     def schema(self) -> dict[str, pl.DataType]:
@@ -45,8 +47,8 @@ class ReferenceTable:
 class Reference:
     """Every reference table as a frame of its schema, and the digest that names this state of them.
 
-    ``digest`` is the SHA-256 of the files' bytes (names included, extra LOINC maps too): two runs with the same
-    digest standardised alike.
+    ``digest`` is the SHA-256 of the bytes of the files that standardise (names included, extra LOINC maps too): two runs
+    with the same digest standardised alike.
     """
 
     analytes: pl.DataFrame
@@ -60,6 +62,7 @@ class Reference:
     value_codes: pl.DataFrame
     comparator_words: pl.DataFrame
     critical_limits: pl.DataFrame
+    sigma_rules: pl.DataFrame
     digest: str
 
 
@@ -261,10 +264,23 @@ CRITICAL_LIMITS = ReferenceTable(
     (("loinc_code", "analytes", "loinc_code"),),
 )
 
+SIGMA_RULES = ReferenceTable(
+    "sigma_rules",
+    "Quality control by sigma: which Westgard rules, controls a run and patients between runs are enough",
+    ("sigma_from",),
+    (
+        _number("sigma_from", "From this sigma on, up to the next row's", required=True),
+        _text("rules", "Westgard rules joined by ';'", required=True),
+        _number("controls_per_run", "Control measurements a run needs", required=True),
+        _number("run_size", "Patient results between two runs of controls", required=True),
+    ),
+    standardises=False,
+)
+
 REFERENCE_TABLES: dict[str, ReferenceTable] = {
     t.name: t
     for t in (
         ANALYTES, LOINC_MAP, LOINC_EQUIVALENTS, SPECIMENS, UNITS, UNIT_ALIASES, UNIT_CONVERSIONS, UNIT_TRAPS, VALUE_CODES,
-        COMPARATOR_WORDS, CRITICAL_LIMITS,
+        COMPARATOR_WORDS, CRITICAL_LIMITS, SIGMA_RULES,
     )
 }  # fmt: skip

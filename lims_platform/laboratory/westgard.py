@@ -1,13 +1,13 @@
 """Westgard multirules over control measurements.
 
-Here: which control violates which rule (Westgard, Barry, Hunt, Groth, Clin Chem 1981;27:493-501), strict inequality
-throughout. Not here: targets and SDs (silver gives z), alerts. Rules across runs follow one level of one device and
-analyte and start anew where the lot changes; whoever wants them to stop at reagent and calibrator lots joins those
-into ``lot`` (``qc_runs`` does).
+Here: which control violates which rule, strict inequality throughout. Not here: what the rules are
+(``westgard_rules``), targets and SDs (``qc_targets``), alerts. Rules across runs follow one level of one device and
+analyte and start anew where the lot changes, after a calibration and after a gap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import numpy as np
@@ -15,83 +15,74 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lims_platform.contracts.tables import TABLES
-from lims_platform.laboratory.asof import Frame, local_date
+from lims_platform.laboratory.asof import local_date
+from lims_platform.laboratory.westgard_rules import STANDARD, Rule, chosen
 
-#: Rule → severity.
-RULES: dict[str, str] = {
-    "1-2s": "warning",
-    "1-3s": "rejection",
-    "2-2s": "rejection",
-    "R-4s": "rejection",
-    "4-1s": "rejection",
-    "10x": "rejection",
-}
 #: Controls of one device and analyte without a run_id, closer than this to the one before, are one run.
 RUN_GAP = timedelta(minutes=30)
+#: A level that was not measured for longer than this starts anew: what happened in between is not known.
+SERIES_GAP = timedelta(days=7)
 
 _LEVEL = ["device_id", "loinc_code", "qc_level"]
+_OPTIONAL: dict[str, pl.DataType] = {
+    "lot": pl.String(),
+    "run_id": pl.String(),
+    "analyte": pl.String(),
+    "calibrated_at": pl.Datetime("us", "UTC"),
+}
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+#: Controls that violate a rule, and for each the controls involved, as two parallel arrays of row numbers.
+Pairs = tuple[Ints, Ints]
 
 
-def qc_runs(controls: Frame) -> pl.DataFrame:
-    """Rows of quality_control_standardized as ``violations`` wants them; unusable rows and those without z are left out.
-
-    ``lot`` joins control, reagent and calibrator lot: a change of any is a break point.
-    """
-    lot = pl.concat_str(
-        [pl.col(f"{kind}_lot").fill_null("") for kind in ("control", "reagent", "calibrator")], separator="/"
-    )
-    return (
-        controls.lazy()
-        .filter(pl.col("reason").is_null(), pl.col("z").is_finite())
-        .select(*_LEVEL, "analyte", lot.alias("lot"), "run_id", "run_at", "z", "event_date")
-        .collect()
-    )
-
-
-def violations(runs: pl.DataFrame, run_gap: timedelta = RUN_GAP, calendar: str = "UTC") -> pl.DataFrame:
+def violations(
+    runs: pl.DataFrame,
+    run_gap: timedelta = RUN_GAP,
+    calendar: str = "UTC",
+    *,
+    rules: Iterable[str] = STANDARD,
+    series_gap: timedelta = SERIES_GAP,
+) -> pl.DataFrame:
     """One row per control measurement and rule it violates, contract WestgardViolations.
 
-    runs: device_id, loinc_code, lot (may be null), qc_level, run_id (may be null), run_at (UTC), z; optional analyte,
-    and event_date (else the day of run_at in ``calendar``). Rows whose z is null or not finite, or that lack device,
-    analyte, level or time, cannot be judged and are left out. A run is run_id within device and analyte, else
-    controls of the device and analyte at most ``run_gap`` apart.
+    runs: device_id, loinc_code, qc_level, run_at (UTC), z in SD; optional lot, run_id, analyte, calibrated_at (UTC, the
+    device's last calibration before the run), and event_date (else the day of run_at in ``calendar``). Rows whose z is
+    null or not finite, or that lack device, analyte, level or time, cannot be judged and are left out (``qc_targets``
+    names them). A run is run_id within device and analyte, else controls of the device and analyte at most ``run_gap``
+    apart. A series is one level of one lot between calibrations, without a gap longer than ``series_gap``.
 
     1-2s: |z| > 2. 1-3s: |z| > 3. 2-2s: two on one side beyond 2, any two controls of one run or consecutive
-    measurements of one level. R-4s: within one run one above +2 and one below −2. 4-1s: four on one side beyond 1, in
-    one run or consecutive of one level. 10x: ten consecutive of one level on one side of the mean. A run of controls
-    that goes on violating a rule across runs gives a row for each further measurement. ``first_run_at`` is the
-    earliest measurement involved. Cost: a sort and a few passes, O(n log n).
+    measurements of one series. R-4s: within one run one above +2 and one below −2. 4-1s: four on one side beyond 1, in
+    one run or consecutive of one series. 10x: ten consecutive of one series on one side of the mean. 7T: seven of one
+    series, each higher (or each lower) than the one before. A run of controls that goes on violating a rule across
+    runs gives a row for each further measurement. ``runs_involved``: the times of every measurement the rule counted,
+    the first of them ``first_run_at``. Cost: a sort and a few passes, O(n log n). ValueError for an unknown rule.
     """
     empty = TABLES["westgard_violations"].empty()
-    rows = _ordered(runs, run_gap, calendar)
-    if rows.is_empty():
+    wanted = chosen(rules)
+    rows = _ordered(runs, run_gap, series_gap, calendar)
+    if rows.is_empty() or not wanted:
         return empty
     z = rows["z"].to_numpy()
-    at = rows["run_at"].to_physical().to_numpy()
     series = rows["_series"].to_numpy().astype(np.int64)
     run = rows["_run"].to_numpy().astype(np.int64)
-    found = [
-        _frame(rows, "1-2s", np.abs(z) > 2, at),
-        _frame(rows, "1-3s", np.abs(z) > 3, at),
-        _frame(rows, "2-2s", *_count_rule(z, at, series, run, limit=2.0, count=2)),
-        _frame(rows, "R-4s", *_range_rule(z, at, run)),
-        _frame(rows, "4-1s", *_count_rule(z, at, series, run, limit=1.0, count=4)),
-        _frame(rows, "10x", *_either_side(*[_streak_rule(s * z > 0, at, series, 10) for s in (1, -1)])),
-    ]
-    out = pl.concat(found)
+    at = rows["run_at"]
+    out = pl.concat([_frame(rows, at, name, rule, _pairs(rule, z, series, run)) for name, rule in wanted.items()])
     # two measurements of one level at the same moment: the one further out speaks for both
     out = out.sort(pl.col("z").abs(), descending=True).unique([*_LEVEL, "rule", "run_at"], keep="first")
     return out.select(empty.columns).cast(empty.schema).sort("run_at", *_LEVEL, "rule")
 
 
-def _ordered(runs: pl.DataFrame, run_gap: timedelta, calendar: str) -> pl.DataFrame:
-    """Usable rows by level and time, with the number of their series (level and lot unbroken) and of their run."""
+def _ordered(runs: pl.DataFrame, run_gap: timedelta, series_gap: timedelta, calendar: str) -> pl.DataFrame:
+    """Usable rows by level and time, with the number of their series and of their run."""
     day = pl.col("event_date") if "event_date" in runs.columns else local_date(pl.col("run_at"), calendar)
-    analyte = pl.col("analyte") if "analyte" in runs.columns else pl.lit(None, dtype=pl.String)
+    optional = [(pl.col(n) if n in runs.columns else pl.lit(None)).cast(t).alias(n) for n, t in _OPTIONAL.items()]
     rows = (
-        runs.with_columns(pl.col("run_id").cast(pl.String), pl.col("lot").cast(pl.String), pl.col("z").cast(pl.Float64))
+        runs.with_columns(*optional, pl.col("qc_level").cast(pl.String), pl.col("z").cast(pl.Float64))
         .filter(pl.col("z").is_finite(), pl.all_horizontal(pl.col(*_LEVEL, "run_at").is_not_null()))
-        .select(*_LEVEL, "lot", "run_id", "run_at", "z", day.alias("as_of_date"), analyte.alias("analyte"))
+        .select(*_LEVEL, *_OPTIONAL, "run_at", "z", day.alias("as_of_date"))
         .sort("device_id", "loinc_code", "run_at", "qc_level", "z")
     )
     same = pl.lit(True)
@@ -107,71 +98,72 @@ def _ordered(runs: pl.DataFrame, run_gap: timedelta, calendar: str) -> pl.DataFr
         .with_columns(pl.struct("device_id", "loinc_code", "run_id", "_chain").rank("dense").alias("_run"))
         .sort(*_LEVEL, "run_at", "_row")
     )
-    return rows.with_columns(pl.struct(*_LEVEL, "lot").rle_id().alias("_series"))
+    anew = pl.struct(*_LEVEL, "lot", "calibrated_at").rle_id().diff().fill_null(1) != 0
+    late = pl.col("run_at").diff().fill_null(timedelta(0)) > series_gap
+    return rows.with_columns((anew | late).cum_sum().alias("_series"))
 
 
-def _either_side(
-    *sides: tuple[NDArray[np.bool_], NDArray[np.int64]],
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Violated on any of the ways given; the earliest start of those that hold."""
-    far = np.iinfo(np.int64).max
-    starts = np.min([np.where(hit, first, far) for hit, first in sides], axis=0)
-    return np.any([hit for hit, _ in sides], axis=0), starts
+def _pairs(rule: Rule, z: NDArray[np.float64], series: Ints, run: Ints) -> Pairs:
+    """What a rule finds on rows in order of series and time."""
+    if rule.within == "trend":
+        up = _streaks(np.r_[False, np.diff(z) > 0], series, rule.count, first_counts=True)
+        down = _streaks(np.r_[False, np.diff(z) < 0], series, rule.count, first_counts=True)
+        return _join(up, down)
+    if rule.within == "one":
+        hits = np.flatnonzero(np.abs(z) > rule.limit)
+        return hits, hits
+    sides = [z > rule.limit, z < -rule.limit]
+    if rule.within == "both sides":
+        size = int(run.max()) + 1
+        both = np.logical_and(*[np.bincount(run[side], minlength=size) > 0 for side in sides])
+        return _of_runs((sides[0] | sides[1]) & both[run], run, rule.count)
+    found: list[Pairs] = []
+    for side in sides:
+        if "run" in rule.within:
+            found.append(_of_runs(side, run, rule.count))
+        if "level" in rule.within:
+            found.append(_streaks(side, series, rule.count))
+    return _join(*found)
 
 
-def _streak_rule(
-    holds: NDArray[np.bool_], at: NDArray[np.int64], series: NDArray[np.int64], count: int
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Where the last ``count`` measurements of the series all hold; and when the first of them ran."""
+def _join(*found: Pairs) -> Pairs:
+    return np.concatenate([hits for hits, _ in found]), np.concatenate([members for _, members in found])
+
+
+def _streaks(holds: Bools, series: Ints, count: int, first_counts: bool = False) -> Pairs:
+    """Rows that end ``count`` consecutive ones of a series that hold; ``first_counts``: the row before the first too."""
     index = np.arange(len(holds))
-    new_series = np.r_[True, series[1:] != series[:-1]]
-    last_break = np.maximum.accumulate(np.where(~holds, index, np.where(new_series, index - 1, -1)))
-    hit = index - last_break >= count
-    return hit, at[np.maximum(index - count + 1, 0)]
+    starts = np.r_[True, series[1:] != series[:-1]]
+    if first_counts:
+        last_break = np.maximum.accumulate(np.where(~holds | starts, index, -1)) - 1
+    else:
+        last_break = np.maximum.accumulate(np.where(~holds, index, np.where(starts, index - 1, -1)))
+    hits = np.flatnonzero(index - last_break >= count)
+    members = hits[:, None] - np.arange(count)[None, :]
+    return np.repeat(hits, count), members.ravel()
 
 
-def _run_rule(
-    holds: NDArray[np.bool_], at: NDArray[np.int64], run: NDArray[np.int64], count: int
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Measurements that hold in a run where at least ``count`` do; and when the run's first of them ran."""
-    size = int(run.max()) + 1
-    hit = holds & (np.bincount(run[holds], minlength=size)[run] >= count)
-    first = np.full(size, np.iinfo(np.int64).max)
-    np.minimum.at(first, run[holds], at[holds])
-    return hit, first[run]
+def _of_runs(holds: Bools, run: Ints, count: int) -> Pairs:
+    """Rows that hold in a run where at least ``count`` do, each with all of them."""
+    enough = holds & (np.bincount(run[holds], minlength=int(run.max()) + 1)[run] >= count)
+    rows = pl.DataFrame({"run": run[enough], "row": np.flatnonzero(enough)})
+    pairs = rows.join(rows, on="run", suffix="_member")
+    return pairs["row"].to_numpy(), pairs["row_member"].to_numpy()
 
 
-def _count_rule(
-    z: NDArray[np.float64],
-    at: NDArray[np.int64],
-    series: NDArray[np.int64],
-    run: NDArray[np.int64],
-    limit: float,
-    count: int,
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """``count`` beyond ``limit`` on one side: in one run, or consecutive of one series."""
-    ways = []
-    for side in (1, -1):
-        holds = side * z > limit
-        ways += [_run_rule(holds, at, run, count), _streak_rule(holds, at, series, count)]
-    return _either_side(*ways)
-
-
-def _range_rule(
-    z: NDArray[np.float64], at: NDArray[np.int64], run: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Measurements beyond 2 in a run that has one above +2 and one below −2."""
-    size = int(run.max()) + 1
-    both = (np.bincount(run[z > 2], minlength=size) > 0) & (np.bincount(run[z < -2], minlength=size) > 0)
-    beyond = np.abs(z) > 2
-    _, first = _run_rule(beyond, at, run, 2)
-    return beyond & both[run], first
-
-
-def _frame(rows: pl.DataFrame, rule: str, hit: NDArray[np.bool_], first: NDArray[np.int64]) -> pl.DataFrame:
-    dtype = rows.schema["run_at"]
-    return rows.with_columns(
-        pl.lit(rule).alias("rule"),
-        pl.lit(RULES[rule]).alias("severity"),
-        pl.Series("first_run_at", first).cast(dtype),
-    ).filter(pl.Series(hit))
+def _frame(rows: pl.DataFrame, at: pl.Series, name: str, rule: Rule, pairs: Pairs) -> pl.DataFrame:
+    """The violations of one rule, the times of the controls involved sorted and each named once."""
+    hits, members = pairs
+    found = (
+        pl.DataFrame({"_hit": hits, "_member": members}, schema={"_hit": pl.Int64, "_member": pl.Int64})
+        .with_columns(at.gather(members).alias("runs_involved"))
+        .group_by("_hit")
+        .agg(pl.col("runs_involved").unique().sort())
+        .sort("_hit")
+    )
+    return rows[found["_hit"].to_numpy()].with_columns(
+        found["runs_involved"],
+        found["runs_involved"].list.first().alias("first_run_at"),
+        pl.lit(name).alias("rule"),
+        pl.lit(rule.severity).alias("severity"),
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 import pytest
 
 from lims_platform.contracts.tables import TABLES
-from lims_platform.laboratory.westgard import RULES, violations
+from lims_platform.laboratory.westgard import SERIES_GAP, violations
+from lims_platform.laboratory.westgard_rules import RULES, STANDARD, THREE_LEVELS
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
 SCHEMA = {
@@ -35,42 +37,59 @@ def _rules(frame: pl.DataFrame, **kwargs: object) -> set[tuple[str, str, int]]:
     return {(r["rule"], r["qc_level"], int((r["run_at"] - T0).total_seconds() // 60)) for r in out.iter_rows(named=True)}
 
 
-def _brute(frame: pl.DataFrame) -> set[tuple[str, str, str, datetime]]:
-    """The rules in their own words; run_id is given on every row."""
-    return {hit for part in frame.partition_by("device_id") for hit in _brute_device(part)}
+def _brute(frame: pl.DataFrame) -> dict[tuple[str, str, str, datetime], list[datetime]]:
+    """The rules in their own words, each with the times it counted; run_id is given on every row."""
+    found: dict[tuple[str, str, str, datetime], list[datetime]] = {}
+    for part in frame.partition_by("device_id"):
+        found |= _brute_device(part)
+    return found
 
 
-def _brute_device(frame: pl.DataFrame) -> set[tuple[str, str, str, datetime]]:
+def _brute_device(frame: pl.DataFrame) -> dict[tuple[str, str, str, datetime], list[datetime]]:
     rows = sorted(frame.iter_rows(named=True), key=lambda r: (r["run_at"], r["qc_level"]))
-    found = set()
+    found: dict[tuple[str, str, str, datetime], list[datetime]] = {}
     for i, row in enumerate(rows):
         z = row["z"]
-        run = [r["z"] for r in rows if r["run_id"] == row["run_id"]]
-        past = [r for r in rows[: i + 1] if r["qc_level"] == row["qc_level"]]
-        lots = [r["lot"] for r in past]
-        unbroken = next((k for k in range(len(past)) if any(lot != lots[-1] for lot in lots[-k - 1 :])), len(past))
-        series = [r["z"] for r in past[len(past) - unbroken :]]
+        run = [r for r in rows if r["run_id"] == row["run_id"]]
+        series: list[dict[str, object]] = []
+        for r in rows[: i + 1]:
+            if r["qc_level"] != row["qc_level"]:
+                continue
+            if series and (
+                r["lot"] != series[-1]["lot"]
+                or r["calibrated_at"] != series[-1]["calibrated_at"]
+                or r["run_at"] - series[-1]["run_at"] > SERIES_GAP
+            ):
+                series = []
+            series.append(r)
 
-        def hit(rule: str, row: dict[str, object] = row) -> None:
-            found.add((rule, str(row["device_id"]), str(row["qc_level"]), row["run_at"]))  # type: ignore[arg-type]
+        def hit(rule: str, involved: list[dict[str, object]], row: dict[str, object] = row) -> None:
+            key = (rule, str(row["device_id"]), str(row["qc_level"]), row["run_at"])
+            found[key] = sorted({*found.get(key, []), *[r["run_at"] for r in involved]})  # type: ignore[index, type-var]
+
+        def last(n: int, limit: float, side: int, series: list[dict[str, object]] = series) -> list[dict[str, object]]:
+            tail = series[-n:]
+            return tail if len(tail) == n and all(side * r["z"] > limit for r in tail) else []  # type: ignore[operator]
 
         if abs(z) > 2:
-            hit("1-2s")
+            hit("1-2s", [row])
         if abs(z) > 3:
-            hit("1-3s")
+            hit("1-3s", [row])
         for side in (1, -1):
-            if side * z > 2 and (
-                sum(side * v > 2 for v in run) >= 2 or (len(series) >= 2 and all(side * v > 2 for v in series[-2:]))
-            ):
-                hit("2-2s")
-            if side * z > 2 and any(side * v < -2 for v in run):
-                hit("R-4s")
-            if side * z > 1 and (
-                sum(side * v > 1 for v in run) >= 4 or (len(series) >= 4 and all(side * v > 1 for v in series[-4:]))
-            ):
-                hit("4-1s")
-            if len(series) >= 10 and all(side * v > 0 for v in series[-10:]):
-                hit("10x")
+            for rule, limit, n in (("2-2s", 2, 2), ("2of3-2s", 2, 2), ("3-1s", 1, 3), ("4-1s", 1, 4)):
+                same = [r for r in run if side * r["z"] > limit]
+                if side * z > limit and len(same) >= n:
+                    hit(rule, same)
+                if rule != "2of3-2s" and last(n, limit, side):
+                    hit(rule, last(n, limit, side))
+            if side * z > 2 and any(side * r["z"] < -2 for r in run):
+                hit("R-4s", [r for r in run if abs(r["z"]) > 2])
+            for n in (6, 8, 9, 10, 12):
+                if last(n, 0, side):
+                    hit(f"{n}x", last(n, 0, side))
+            seven = series[-7:]
+            if len(seven) == 7 and all(side * (y["z"] - x["z"]) > 0 for x, y in pairwise(seven)):
+                hit("7T", seven)
     return found
 
 
@@ -85,11 +104,15 @@ def test_random_sequences_equal_the_rules_read_word_by_word(seed):
             lot = f"lot{int(run > 40) + int(run > 180)}" if rng.random() > 0.01 else None
             for level in ("L1", "L2", "L3", "L4")[: int(rng.integers(1, 5))]:
                 z = float(np.round(rng.normal(shift, 1 + 2 * (run % 10 == 0)), 1))  # rounded: exact 1, 2, 3 and 0 occur
-                rows.append((device, lot, level, f"r{run}", run * 60 + float(level[1]) / 10, z))
-    frame = _runs(rows)
+                z = z if run not in range(60, 70) else round((run - 65) * 0.3 + z / 20, 1)  # a trend
+                # a fortnight without controls after run 200
+                minutes = run * 60 + float(level[1]) / 10 + 20_160 * (run > 200)
+                rows.append((device, lot, level, f"r{run}", minutes, z))
+    calibrated = pl.col("run_at").dt.truncate("7d")
+    frame = _runs(rows).with_columns(calibrated_at=calibrated)
     got = {
-        (r["rule"], r["device_id"], r["qc_level"], r["run_at"])
-        for r in violations(frame.sample(fraction=1.0, shuffle=True, seed=seed)).iter_rows(named=True)
+        (r["rule"], r["device_id"], r["qc_level"], r["run_at"]): r["runs_involved"]
+        for r in violations(frame.sample(fraction=1.0, shuffle=True, seed=seed), rules=RULES).iter_rows(named=True)
     }
     want = _brute(frame)
     assert got == want
@@ -142,6 +165,28 @@ def test_first_run_at_is_the_start_of_the_sequence():
     out = violations(_runs(rows)).sort("run_at")
     assert out["rule"].to_list() == ["10x", "10x"]
     assert out["first_run_at"].to_list() == [T0, T0 + timedelta(hours=1)]
+
+
+def test_rules_across_runs_stop_at_a_calibration_and_at_a_gap():
+    rows = _runs([("A", "x", "L1", f"r{i}", i * 60.0, 1.5) for i in range(4)])
+    assert "4-1s" in violations(rows)["rule"].to_list()
+    calibrated = rows.with_columns(calibrated_at=pl.when(pl.col("run_at") > T0).then(T0))
+    assert violations(calibrated).is_empty()
+    late = [("A", "x", "L1", f"r{i}", i * 60.0 + 11_000 * (i > 1), 1.5) for i in range(4)]
+    assert violations(_runs(late)).is_empty()
+
+
+def test_sets_of_rules_are_chosen_by_name():
+    rows = _runs([("A", "x", "L1", f"r{i}", i * 60.0, 0.5 + i / 10) for i in range(8)])
+    assert set(violations(rows, rules=["7T", "8x"])["rule"]) == {"7T", "8x"}
+    assert set(STANDARD) | set(THREE_LEVELS) <= set(RULES)
+    with pytest.raises(ValueError, match="5x"):
+        violations(rows, rules=["5x"])
+
+
+def test_columns_a_source_may_lack():
+    rows = _runs([("A", "x", "L1", "r1", 0, 3.5)]).drop("run_id", "lot")
+    assert set(violations(rows)["rule"]) == {"1-2s", "1-3s"}
 
 
 def test_what_cannot_be_judged_is_left_out():
