@@ -18,6 +18,9 @@ from lims_platform.settings import settings
 #: Days a plot looks back over.
 PLOT_DAYS = 90
 
+#: Tables that another asset writes besides its own result.
+WRITTEN_BY = {"model_ledger": dg.AssetKey(["models", "device_failure_model"])}
+
 
 def report_asset(name: str, description: str, kinds: set[str], **extra: Any) -> dict[str, Any]:
     """Keyword arguments of ``@dg.asset`` for an unpartitioned report."""
@@ -113,7 +116,7 @@ def laboratory_overview(valid: pl.LazyFrame, quarantined: pl.LazyFrame, kpis: pl
         "duckdb_catalog",
         "One DuckDB file of views over every lake table, swapped in atomically; open it read-only.",
         {"duckdb"},
-        deps=[asset_key(name) for name in TABLES],
+        deps=[WRITTEN_BY.get(name) or asset_key(name) for name in TABLES],
     )
 )
 def duckdb_catalog(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
