@@ -34,11 +34,8 @@ def test_results_are_counted_by_day_and_state_and_reasons_by_frequency() -> None
     first, second = date(2026, 3, 1), date(2026, 3, 2)
     valid = pl.LazyFrame({"event_date": [first, first, second]})
     held = pl.LazyFrame({"event_date": [second, second, second], "reason": ["unit_missing", "not_done", "not_done"]})
-    assert results_per_day(valid, held).rows() == [
-        (first, "standardised", 2),
-        (second, "quarantined", 3),
-        (second, "standardised", 1),
-    ]
+    counts = results_per_day(valid, held).rows()
+    assert counts == [(first, "standardised", 2), (second, "quarantined", 3), (second, "standardised", 1)]
     assert quarantine_reasons(held).rows() == [("not_done", 2), ("unit_missing", 1)]
 
 
