@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 #: No sandbox: tests run as root in containers. The rest keeps the browser from talking to anybody but the page.
 FLAGS = [
@@ -23,6 +23,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+#: Milliseconds a page may take to show what is expected of it; what is there is seen at once, however long this is.
+PATIENCE = 120_000
 
 
 def chromium() -> str:
@@ -45,6 +48,8 @@ def page(width: int, height: int) -> Iterator[Page]:
         browser = playwright.chromium.launch_persistent_context(
             profile, executable_path=executable, args=FLAGS, viewport={"width": width, "height": height}
         )
+        browser.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
         try:
             yield browser.pages[0]
         finally:

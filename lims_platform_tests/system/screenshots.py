@@ -13,7 +13,6 @@ from playwright.sync_api import Page, expect
 
 from lims_platform_tests.system import browser
 
-WAIT = 60_000
 #: The graph redraws and refits after its data are there, without any mark in the page that it is done.
 SETTLE = 3_000
 
@@ -21,26 +20,26 @@ SETTLE = 3_000
 def asset_graph(page: Page, address: str) -> None:
     """All groups and how they feed each other; every asset by name in the side list."""
     page.goto(f"{address}/asset-groups")
-    expect(page.get_by_title("reports", exact=True)).to_be_visible(timeout=WAIT)
+    expect(page.get_by_title("reports", exact=True)).to_be_visible()
     page.get_by_role("button", name="Hide navigation").click()
     for group in reversed(page.locator("[role=img][aria-label=asset_group] + [title]").all()):
         group.dblclick()
     page.reload()
-    expect(page.get_by_title("laboratory_overview", exact=True)).to_be_visible(timeout=WAIT)
+    expect(page.get_by_title("laboratory_overview", exact=True)).to_be_visible()
 
 
 def asset_with_plot(page: Page, address: str) -> None:
     """The page of a report with its plots opened."""
     page.goto(f"{address}/assets/reports/laboratory_overview")
-    page.get_by_text("[Show Markdown]").click(timeout=WAIT)
-    expect(page.locator("img[src^='data:image/png']").first).to_be_visible(timeout=WAIT)
+    page.get_by_text("[Show Markdown]").click()
+    expect(page.locator("img[src^='data:image/png']").first).to_be_visible()
 
 
 def asset_checks(page: Page, address: str) -> None:
     """A table's checks, the one that counts rows opened: expected against actual."""
     page.goto(f"{address}/assets/silver/lab_results_standardized?view=checks")
-    page.get_by_text("bronze_rows_conserved", exact=True).first.click(timeout=WAIT)
-    expect(page.get_by_text("expected_rows", exact=True).first).to_be_visible(timeout=WAIT)
+    page.get_by_text("bronze_rows_conserved", exact=True).first.click()
+    expect(page.get_by_text("expected_rows", exact=True).first).to_be_visible()
 
 
 #: picture → (what to open, width, height)

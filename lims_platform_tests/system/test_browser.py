@@ -20,14 +20,13 @@ from playwright.sync_api import Page, expect
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
-from lims_platform_tests.system import browser, platform
+from lims_platform_tests.system import browser, deployment
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 DAYS = 40
 DAY = date.today() - timedelta(days=5)
 GROUPS = ("bronze", "silver", "features", "operations", "models", "scores", "monitoring", "reports")
-WAIT = 60_000
 ASSET = "lab_results_standardized"
 CHECKS = {"contract", "bronze_rows_conserved", "valid_share"}
 CHECK_QUERY = """query Checks($asset: AssetKeyInput!) {
@@ -39,7 +38,7 @@ CHECK_QUERY = """query Checks($asset: AssetKeyInput!) {
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of a laboratory whose source is built and whose lake is still empty."""
     folder = tmp_path_factory.mktemp("ui") / "data"
-    built = platform.command(platform.environment(folder, DAYS, devices=5, results_per_day=100), "demo")
+    built = deployment.command(deployment.environment(folder, DAYS, devices=5, results_per_day=100), "demo")
     assert built.returncode == 0, built.stderr[-4000:]
     return folder
 
@@ -48,8 +47,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ui(data: Path) -> Iterator[str]:
     """Address of the UI over that laboratory; a missing browser is noticed before anything is started."""
     browser.chromium()
-    settings = platform.environment(data, DAYS, devices=5, results_per_day=100)
-    with platform.dagster_ui(settings, data.parent / "dagster-dev.log") as address:
+    settings = deployment.environment(data, DAYS, devices=5, results_per_day=100)
+    with deployment.dagster_ui(settings, data.parent / "dagster-dev.log") as address:
         yield address
 
 
@@ -67,7 +66,7 @@ def launch_one_day(page: Page, address: str) -> str:
     """Choose bronze and silver in the graph, launch DAY in the Materialize dialog; returns the run's page."""
     page.goto(f"{address}/asset-groups")
     for group in GROUPS:
-        expect(page.get_by_title(group, exact=True)).to_be_visible(timeout=WAIT)
+        expect(page.get_by_title(group, exact=True)).to_be_visible()
     page.get_by_title("silver", exact=True).dblclick()
     expect(page.get_by_title(ASSET, exact=True)).to_be_visible()
 
@@ -82,8 +81,9 @@ def launch_one_day(page: Page, address: str) -> str:
     dialog.get_by_placeholder("No matching partitions").fill(DAY.isoformat())
     page.keyboard.press("Tab")
     dialog.get_by_role("button", name="Launch 1 run").click()
-    expect(page.get_by_text("Launched run")).to_be_visible()
-    page.get_by_text("View", exact=True).click()
+    expect(dialog).to_have_count(0)
+    page.get_by_role("link", name="Runs").click()
+    page.locator("a[href*='/runs/']").get_by_text(re.compile("^[0-9a-f]{8}$")).first.click()
     page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}"))
     return page.url
 
@@ -91,12 +91,12 @@ def launch_one_day(page: Page, address: str) -> str:
 def test_a_day_launched_in_the_ui_succeeds_with_its_checks(ui: str, data: Path) -> None:
     with browser.page(1920, 1200) as page:
         run_id = launch_one_day(page, ui).split("/runs/")[1][:36]
-        expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=WAIT)
+        expect(page.get_by_text("Success", exact=True).first).to_be_visible()
 
         page.goto(f"{ui}/assets/silver/{ASSET}?view=checks")
         for check in sorted(CHECKS):
             page.get_by_text(check, exact=True).first.click()
-            expect(page.get_by_text("Passed", exact=True).first).to_be_visible(timeout=WAIT)
+            expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
         expect(page.get_by_text("Succeeded", exact=True)).to_have_count(len(CHECKS))
 
     run = graphql(ui, "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)

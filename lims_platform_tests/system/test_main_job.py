@@ -13,7 +13,7 @@ from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.versions import latest_versions
 from lims_platform.simulator.changes import apply_changes
-from lims_platform_tests.system import platform
+from lims_platform_tests.system import deployment
 
 DAYS = 40
 
@@ -30,7 +30,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """``python -m lims_platform …`` with everything below ``data``."""
-    return platform.command(platform.environment(data, DAYS, devices=12, results_per_day=300), *arguments)
+    return deployment.command(deployment.environment(data, DAYS, devices=12, results_per_day=300), *arguments)
 
 
 def rows(data: Path, name: str) -> pl.DataFrame:

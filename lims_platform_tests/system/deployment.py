@@ -47,7 +47,7 @@ def command(settings: dict[str, str], *arguments: str) -> subprocess.CompletedPr
 
 
 @contextlib.contextmanager
-def dagster_ui(settings: dict[str, str], log: Path, start_seconds: float = 120) -> Iterator[str]:
+def dagster_ui(settings: dict[str, str], log: Path, start_seconds: float = 240) -> Iterator[str]:
     """``dagster dev`` as ``make dev`` starts it (webserver, daemon, code server) on a free port; yields its address.
 
     Its processes are one group, which is ended with the block, whatever happens in it.
