@@ -10,12 +10,16 @@ from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.catalog import build_catalog
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.reporting import charts
+from lims_platform.reporting.figures import newest_days, quarantine_reasons, results_per_day
 from lims_platform.reporting.pages import overall_level, write_drift
 from lims_platform.reporting.workbook import write_workbook
 from lims_platform.settings import settings
 
 #: Days a plot looks back over.
 PLOT_DAYS = 90
+
+#: Tables that another asset writes besides its own result.
+WRITTEN_BY = {"model_ledger": dg.AssetKey(["models", "device_failure_model"])}
 
 
 def report_asset(name: str, description: str, kinds: set[str], **extra: Any) -> dict[str, Any]:
@@ -33,55 +37,54 @@ def report_asset(name: str, description: str, kinds: set[str], **extra: Any) -> 
     }
 
 
-def newest_days(frame: pl.LazyFrame, day: str, days: int = 1) -> pl.DataFrame:
-    """The rows of the last ``days`` days that have any."""
-    last = pl.col(day).max()
-    return frame.filter(pl.col(day) > last - pl.duration(days=days)).collect()
+def plots(*shown: Any) -> dg.MarkdownMetadataValue:
+    """Charts as one metadata value: the UI opens Markdown by a click, so one click shows them all."""
+    return dg.MetadataValue.md(charts.markdown(*shown))
 
 
 @dg.asset(
     **report_asset(
         "device_risk_workbook",
-        "Excel workbook of the newest day's device risk: High Risk Devices, All Devices, Summary.",
+        "Excel workbook of the newest complete day's device risk: High Risk Devices, All Devices, Summary.",
         {"excel"},
         ins={"scores": reads("device_risk_scores")},
     )
 )
 def device_risk_workbook(scores: pl.LazyFrame) -> dg.MaterializeResult:
-    recent = newest_days(scores, "as_of_date", PLOT_DAYS)
-    today = newest_days(recent.lazy(), "as_of_date")
+    recent = newest_days(scores, settings().today, PLOT_DAYS)
+    newest = newest_days(recent.lazy(), settings().today)
     path = settings().report_dir / "device_risk.xlsx"
-    write_workbook(today, path)
-    plots = {"riskiest devices": charts.risk_bars(today), "risk over time": charts.risk_history(recent)}
-    pictures = {title: dg.MetadataValue.md(charts.markdown_image(charts.png(c), title)) for title, c in plots.items()}
+    write_workbook(newest, path)
+    metadata: dict[str, Any] = {"path": dg.MetadataValue.path(path), "dagster/row_count": newest.height}
+    if newest.is_empty():
+        return dg.MaterializeResult(metadata=metadata | {"outcome": "not evaluable: no device has been scored yet"})
     return dg.MaterializeResult(
-        metadata={"path": dg.MetadataValue.path(path), "dagster/row_count": today.height, **pictures}
+        metadata=metadata
+        | {"day": str(newest["as_of_date"][0]), "plots": plots(charts.risk_bars(newest), charts.risk_history(recent))}
     )
 
 
 @dg.asset(
     **report_asset(
         "drift_report_page",
-        "The newest day's drift report as HTML page, JSON and PNG plots.",
+        "The newest complete day's drift report as HTML page, JSON and PNG plots.",
         {"html", "altair"},
         ins={"report": reads("drift_report")},
     )
 )
 def drift_report_page(report: pl.LazyFrame) -> dg.MaterializeResult:
-    today = newest_days(report, "as_of_date")
-    if today.is_empty():
+    newest = newest_days(report, settings().today)
+    if newest.is_empty():
         return dg.MaterializeResult(metadata={"outcome": "not evaluable: no drift statistics yet", "dagster/row_count": 0})
-    day = today["as_of_date"][0]
-    files = write_drift(today, day, settings().report_dir)
-    devices = charts.markdown_image(charts.png(charts.drift_devices(today)), "devices")
-    analytes = charts.markdown_image(charts.png(charts.drift_analytes(today)), "analytes")
+    day = newest["as_of_date"][0]
+    files = write_drift(newest, day, settings().report_dir)
     return dg.MaterializeResult(
         metadata={
-            "alert_level": overall_level(today),
-            "dagster/row_count": today.height,
+            "day": str(day),
+            "alert_level": overall_level(newest),
+            "dagster/row_count": newest.height,
             "page": dg.MetadataValue.path(files[1]),
-            "devices": dg.MetadataValue.md(devices),
-            "analytes": dg.MetadataValue.md(analytes),
+            "plots": plots(charts.drift_devices(newest), charts.drift_analytes(newest)),
         }
     )
 
@@ -99,19 +102,13 @@ def drift_report_page(report: pl.LazyFrame) -> dg.MaterializeResult:
     )
 )
 def laboratory_overview(valid: pl.LazyFrame, quarantined: pl.LazyFrame, kpis: pl.LazyFrame) -> dg.MaterializeResult:
-    states = [
-        valid.select("event_date", state=pl.lit("standardised")),
-        quarantined.select("event_date", state=pl.lit("quarantined")),
-    ]
-    days = pl.concat(states).group_by("event_date", "state").agg(rows=pl.len()).sort("event_date").collect()
-    why = quarantined.group_by("reason").agg(rows=pl.len()).sort("rows", descending=True).collect()
-    plots = {
-        "results a day": charts.rows_per_day(days),
-        "quarantine reasons": charts.reasons(why),
-        "turnaround": charts.turnaround(newest_days(kpis, "as_of_date", PLOT_DAYS)),
-    }
-    pictures = {title: dg.MetadataValue.md(charts.markdown_image(charts.png(c), title)) for title, c in plots.items()}
-    return dg.MaterializeResult(metadata={"dagster/row_count": int(days["rows"].sum()), **pictures})
+    days = results_per_day(valid, quarantined)
+    pictures = plots(
+        charts.rows_per_day(days),
+        charts.reasons(quarantine_reasons(quarantined)),
+        charts.turnaround(newest_days(kpis, settings().today, PLOT_DAYS)),
+    )
+    return dg.MaterializeResult(metadata={"dagster/row_count": int(days["rows"].sum()), "plots": pictures})
 
 
 @dg.asset(
@@ -119,7 +116,7 @@ def laboratory_overview(valid: pl.LazyFrame, quarantined: pl.LazyFrame, kpis: pl
         "duckdb_catalog",
         "One DuckDB file of views over every lake table, swapped in atomically; open it read-only.",
         {"duckdb"},
-        deps=[asset_key(name) for name in TABLES],
+        deps=[WRITTEN_BY.get(name) or asset_key(name) for name in TABLES],
     )
 )
 def duckdb_catalog(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:

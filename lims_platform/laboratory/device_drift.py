@@ -15,7 +15,7 @@ from datetime import date
 
 import numpy as np
 import polars as pl
-from scipy import stats
+import scipy  # scipy.stats loads at its first use: the code location, which imports this module, has to be there at once
 
 from lims_platform.contracts.tables import TABLES
 
@@ -74,8 +74,8 @@ def device_drift(results: pl.DataFrame, analytes: pl.DataFrame, as_of: date, lim
     sisters = _statistics(_contrasts(daily), as_of, limits, "contrast", "weight")
     tea = _allowable(own, analytes)
     alpha = limits.daily_alpha(limits.weekly_false_alarms)
-    limit = float(stats.norm.isf(alpha / 2))
-    warning = float(stats.norm.isf(limits.daily_alpha(limits.warning_false_alarms) / 2))
+    limit = float(scipy.stats.norm.isf(alpha / 2))
+    warning = float(scipy.stats.norm.isf(limits.daily_alpha(limits.warning_false_alarms) / 2))
     joined = (
         tea.join(censored, on=_DEVICE, how="left")
         .join(sisters.select(*_DEVICE, *[pl.col(c).name.prefix("sisters_") for c in ("z", "p_value", "bias")]),
@@ -226,9 +226,9 @@ def _statistics(daily: pl.DataFrame, as_of: date, limits: DeviceDriftLimits, val
     )
     both = both.with_columns(why_not.alias("why_not"))
     t = (both["bias"] / both["variance"].sqrt()).to_numpy()
-    p = 2 * stats.t.sf(np.abs(t), np.maximum(both["days"].fill_null(2.0).to_numpy() - 1, 1))
+    p = 2 * scipy.stats.t.sf(np.abs(t), np.maximum(both["days"].fill_null(2.0).to_numpy() - 1, 1))
     judged = pl.col("why_not").is_null()
-    z = np.sign(t) * stats.norm.isf(np.maximum(p, 1e-300) / 2)
+    z = np.sign(t) * scipy.stats.norm.isf(np.maximum(p, 1e-300) / 2)
     return both.with_columns(pl.Series("p_value", p).fill_nan(None), pl.Series("z", z).fill_nan(None)).with_columns(
         pl.when(judged).then(c).alias(c) for c in ("z", "p_value", "bias")
     )

@@ -14,8 +14,8 @@ from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
+import scipy  # scipy.stats loads at its first use: the code location, which imports this module, has to be there at once
 from numpy.typing import NDArray
-from scipy import stats
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import Frame
@@ -51,7 +51,7 @@ def ks_two_sample(reference: Floats, current: Floats) -> float:
 def ks_p_value(distance: float, reference_size: float, current_size: float) -> float:
     """Asymptotic p of ``distance``, sizes being effective (Stephens 1970's correction for small samples)."""
     root = np.sqrt(reference_size * current_size / (reference_size + current_size))
-    return float(stats.kstwobign.sf(distance * (root + 0.12 + 0.11 / root)))
+    return float(scipy.stats.kstwobign.sf(distance * (root + 0.12 + 0.11 / root)))
 
 
 def robust_sd(values: Floats) -> float:
@@ -63,7 +63,7 @@ def robust_sd(values: Floats) -> float:
 def normed_wasserstein(reference: Floats, current: Floats) -> float:
     """First Wasserstein distance in units of the reference's robust SD; NaN where that is 0."""
     scale = robust_sd(reference)
-    return float(stats.wasserstein_distance(reference, current)) / scale if scale > 0 else float("nan")
+    return float(scipy.stats.wasserstein_distance(reference, current)) / scale if scale > 0 else float("nan")
 
 
 def psi(reference: Floats, current: Floats, bins: int = PSI_BINS) -> tuple[float, int]:
@@ -85,7 +85,7 @@ def psi_p_value(value: float, bins: int, reference_size: float, current_size: fl
     Without change PSI / (1/n + 1/m) is chi-square with bins − 1 degrees of freedom (Yurdakul 2018): the size-matched
     null.
     """
-    return float(stats.chi2.sf(value / (1 / reference_size + 1 / current_size), max(bins - 1, 1)))
+    return float(scipy.stats.chi2.sf(value / (1 / reference_size + 1 / current_size), max(bins - 1, 1)))
 
 
 def benjamini_hochberg(p_values: Floats) -> Floats:
@@ -111,7 +111,7 @@ def effective_size(values: Floats, clusters: NDArray[np.int64]) -> float:
     groups = len(size)
     if groups < 2 or groups == n:
         return float(n) if groups == n else 1.0
-    ranks = stats.rankdata(values)
+    ranks = scipy.stats.rankdata(values)
     means = np.bincount(code, ranks) / size
     between = float(np.sum(size * (means - ranks.mean()) ** 2)) / (groups - 1)
     within = float(np.sum((ranks - means[code]) ** 2)) / (n - groups)

@@ -14,7 +14,7 @@ from datetime import date
 from functools import reduce
 
 import polars as pl
-from scipy import stats
+import scipy  # scipy.stats loads at its first use: the code location, which imports this module, has to be there at once
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import Frame, days_between, known_days, latest_known, local_date, windowed_sums
@@ -223,7 +223,7 @@ def _features(rows: pl.DataFrame) -> pl.DataFrame:
     )
     rows = rows.with_columns(pl.coalesce(pl.mean_horizontal(*years), recent).alias("seasonal_baseline"))
     expected = (rows["cases_28d"].to_numpy() + PRIOR_CASES) * 7 / COMPARISON_DAYS
-    tail = stats.poisson.logsf(rows["cases"].to_numpy() - 1, expected) / -math.log(10)
+    tail = scipy.stats.poisson.logsf(rows["cases"].to_numpy() - 1, expected) / -math.log(10)
     temporal = pl.Series("temporal_cluster_score", tail).clip(0.0, SCORE_CAP)
     is_all = pl.col("facility_id") == ALL_SITES
     whole = [pl.col(c).filter(is_all).first().over("loinc_code", "as_of_date") for c in ("cases", "tests")]

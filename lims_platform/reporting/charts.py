@@ -1,4 +1,4 @@
-"""Charts: one Altair specification each, rendered to PNG (no browser) and to a self-contained HTML page.
+"""Charts: one Altair specification each, rendered to PNG (no browser) for pages and for an asset's metadata.
 
 Here: what a chart shows. Not here: the numbers (gold tables) or where the files go (``assets.reports``).
 """
@@ -40,16 +40,9 @@ def data_uri(image: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
-def markdown_image(image: bytes, title: str) -> str:
-    """The PNG as a Markdown image that needs no file, for an asset's metadata."""
-    return f"![{title}]({data_uri(image)})"
-
-
-def html(chart: alt.TopLevelMixin) -> str:
-    """The chart as one HTML document with every script inside it."""
-    import vl_convert
-
-    return str(vl_convert.vegalite_to_html(chart.to_json(), bundle=True))
+def markdown(*charts: alt.Chart) -> str:
+    """The charts one below the other as Markdown images that need no file, for an asset's metadata."""
+    return "\n\n".join(f"![{chart.title}]({data_uri(png(chart))})" for chart in charts)
 
 
 def risk_bars(scores: pl.DataFrame, count: int = 15) -> alt.Chart:

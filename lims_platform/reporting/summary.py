@@ -6,6 +6,7 @@ Here: words and layout for a terminal. Not here: any number that is not in a tab
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ import polars as pl
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
+from lims_platform.reporting.figures import newest_days, quarantine_reasons
 from lims_platform.settings import Settings
 
 _SHOWN = 5
@@ -20,11 +22,6 @@ _SHOWN = 5
 
 def _rows(lake: Lake, name: str) -> int:
     return int(lake.scan(TABLES[name]).select(pl.len()).collect().item())
-
-
-def _newest(lake: Lake, name: str) -> pl.DataFrame:
-    scan = lake.scan(TABLES[name])
-    return scan.filter(pl.col("as_of_date") == pl.col("as_of_date").max()).collect()
 
 
 def _rows_in(lake: Lake) -> Iterator[str]:
@@ -40,13 +37,12 @@ def _results(lake: Lake) -> Iterator[str]:
         yield "Lab results: none"
         return
     yield f"Lab results: {valid:,} standardised ({valid / (valid + held):.1%}), {held:,} in quarantine, because"
-    why = lake.scan(TABLES["lab_results_quarantine"]).group_by("reason").agg(rows=pl.len())
-    for reason, rows in why.sort("rows", descending=True).head(8).collect().iter_rows():
+    for reason, rows in quarantine_reasons(lake.scan(TABLES["lab_results_quarantine"])).head(8).iter_rows():
         yield f"  {reason:<24}{rows:>12,}"
 
 
-def _devices(lake: Lake) -> Iterator[str]:
-    scores = _newest(lake, "device_risk_scores")
+def _devices(lake: Lake, today: date) -> Iterator[str]:
+    scores = newest_days(lake.scan(TABLES["device_risk_scores"]), today)
     if scores.is_empty():
         yield "Device risk: no scores yet"
         return
@@ -61,8 +57,8 @@ def _devices(lake: Lake) -> Iterator[str]:
         )
 
 
-def _drift(lake: Lake) -> Iterator[str]:
-    report = _newest(lake, "drift_report")
+def _drift(lake: Lake, today: date) -> Iterator[str]:
+    report = newest_days(lake.scan(TABLES["drift_report"]), today)
     if report.is_empty():
         yield "Drift: not evaluated yet"
         return
@@ -97,7 +93,8 @@ def _files(settings: Settings) -> Iterator[str]:
 def summary(settings: Settings) -> str:
     """The whole summary as text."""
     lake = Lake(settings.lake_dir)
-    parts = [_rows_in(lake), _results(lake), _devices(lake), _drift(lake), _model(settings, lake), _files(settings)]
+    scored, drifted = _devices(lake, settings.today), _drift(lake, settings.today)
+    parts = [_rows_in(lake), _results(lake), scored, drifted, _model(settings, lake), _files(settings)]
     lines = [line for part in parts for line in [*part, ""]]
     return "\n".join([*lines, f"Open the Dagster UI on it:  {_dev_command(settings)}"])
 

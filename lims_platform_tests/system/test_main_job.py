@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -16,8 +13,8 @@ from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.versions import latest_versions
 from lims_platform.simulator.changes import apply_changes
+from lims_platform_tests.system import deployment
 
-ROOT = Path(__file__).resolve().parents[2]
 DAYS = 40
 
 
@@ -33,23 +30,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """``python -m lims_platform …`` with everything below ``data``."""
-    home = data.parent / "home"
-    home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    environment = os.environ | {
-        "LIMS_DATA_DIR": str(data),
-        "LIMS_START_DATE": (date.today() - timedelta(days=DAYS)).isoformat(),
-        "LIMS_DEMO_DEVICES": "12",
-        "LIMS_DEMO_RESULTS_PER_DAY": "300",
-        "DAGSTER_HOME": str(home),
-        "DAGSTER_EVENT_BATCH_SIZE": "500",
-        "DAGSTER_DISABLE_TELEMETRY": "yes",
-        **{f"LIMS_DAGSTER_{part}": str(data / "dagster" / part.lower()) for part in ("RUNS", "EVENTS", "SCHEDULES", "LOGS")},
-        "LIMS_DAGSTER_ARTIFACTS": str(data / "dagster" / "artifacts"),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "lims_platform", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
-    )
+    return deployment.command(deployment.environment(data, DAYS, devices=12, results_per_day=300), *arguments)
 
 
 def rows(data: Path, name: str) -> pl.DataFrame:
