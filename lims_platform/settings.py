@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     vanished_share: float = Field(0.01, gt=0, le=1, description="A day that lost more than this share is not written")
     vanished_floor: int = Field(5, ge=1, description="Fewer vanished rows a day than this never stop a run")
     late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
+    alert_targets: Path | None = Field(None, description="YAML of channel to Apprise addresses, mode 0600; none: rows only")
+    critical_notifications: Path | None = Field(
+        None, description="CSV of calls made about critical results: result_id, notified_at (ISO 8601)"
+    )
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts")
     demo_devices: int = Field(40, ge=2, description="Analysers of the demo laboratory")
     demo_seed: int = Field(7, ge=0, description="Seed of the demo laboratory")
     demo_results_per_day: int = Field(1600, ge=10, description="Results a day of the demo laboratory")
@@ -61,7 +66,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
         return value
 
-    @field_validator("data_dir", "reference_dir", "sources", "pseudonym_key_file")
+    @field_validator("data_dir", "reference_dir", "sources", "pseudonym_key_file", "alert_targets", "critical_notifications")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
+#: Conditions an alert rule may name (``alerting.conditions`` tests them).
+ALERT_CONDITIONS = (
+    "device_drift", "device_risk", "outbreak", "qc_rejection", "critical_result", "corrected_report", "data_drift",
+    "qc_fail_rate", "pipeline_failure", "api_latency", "freshness",
+)  # fmt: skip
+
 #: In a key column of the LOINC map, the conversions and the limits: any value, or none.
 ANY = "*"
 
@@ -34,6 +40,8 @@ class ReferenceTable:
     key: tuple[str, ...]
     columns: tuple[ReferenceColumn, ...]
     refers: tuple[tuple[str, str, str], ...] = ()
+    #: Whether its content changes how a result is standardised: only such tables enter the digest.
+    standardises: bool = True
 
     @property
     def schema(self) -> dict[str, pl.DataType]:
@@ -45,8 +53,8 @@ class ReferenceTable:
 class Reference:
     """Every reference table as a frame of its schema, and the digest that names this state of them.
 
-    ``digest`` is the SHA-256 of the files' bytes (names included, extra LOINC maps too): two runs with the same
-    digest standardised alike.
+    ``digest`` is the SHA-256 of the bytes of the files that standardise (names included, extra LOINC maps too): two runs
+    with the same digest standardised alike.
     """
 
     analytes: pl.DataFrame
@@ -60,6 +68,7 @@ class Reference:
     value_codes: pl.DataFrame
     comparator_words: pl.DataFrame
     critical_limits: pl.DataFrame
+    alert_rules: pl.DataFrame
     digest: str
 
 
@@ -261,10 +270,38 @@ CRITICAL_LIMITS = ReferenceTable(
     (("loinc_code", "analytes", "loinc_code"),),
 )
 
+ALERT_RULES = ReferenceTable(
+    "alert_rules",
+    "What the platform tells people of, how gravely, by which channels and how often; docs/alerts.md explains them",
+    ("rule",),
+    (
+        _text("rule", "Name of the rule", required=True),
+        _text("condition", "What is tested, one of the platform's conditions", required=True, allowed=ALERT_CONDITIONS),
+        ReferenceColumn("enabled", pl.Boolean(), "false: not evaluated, its open alerts are resolved", required=True),
+        _text("severity", "How grave", required=True, allowed=("LOW", "MEDIUM", "HIGH", "CRITICAL")),
+        _text("channels", "Names of LIMS_ALERT_TARGETS joined by ';'; log is the platform's own log", required=True),
+        _number("limit", "The condition's limit, in its own unit (score, minutes, percent, ms, hours)"),
+        _number("below", "Fires only below this: a graver rule takes over there"),
+        _number("least", "Fewest items that count (tests, control runs)"),
+        _text("among", "Alert levels or control rules that count, joined by ';'"),
+        _number("window_hours", "How far back evidence counts"),
+        _number("cooldown_hours", "No second notification of one subject within this time; 0: none", required=True),
+        _text(
+            "closes",
+            "when_gone: as soon as the condition no longer holds; when_acknowledged: not before a person has seen it",
+            required=True,
+            allowed=("when_gone", "when_acknowledged"),
+        ),
+        _text("title", "What people read first", required=True),
+        _text("action", "What to do", required=True),
+    ),
+    standardises=False,
+)
+
 REFERENCE_TABLES: dict[str, ReferenceTable] = {
     t.name: t
     for t in (
         ANALYTES, LOINC_MAP, LOINC_EQUIVALENTS, SPECIMENS, UNITS, UNIT_ALIASES, UNIT_CONVERSIONS, UNIT_TRAPS, VALUE_CODES,
-        COMPARATOR_WORDS, CRITICAL_LIMITS,
+        COMPARATOR_WORDS, CRITICAL_LIMITS, ALERT_RULES,
     )
 }  # fmt: skip

@@ -35,8 +35,9 @@ def load_reference(folder: Path, extra_loinc_maps: Sequence[Path] = ()) -> Refer
         parts = []
         for path in paths:
             data = _bytes(path)
-            digest.update(f"{path.name}\0{len(data)}\0".encode())
-            digest.update(data)
+            if table.standardises:
+                digest.update(f"{path.name}\0{len(data)}\0".encode())
+                digest.update(data)
             parts.append(_checked(data, path, table))
         frames[table.name] = _unique(pl.concat(parts), table)
     for table in REFERENCE_TABLES.values():
