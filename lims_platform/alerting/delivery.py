@@ -122,7 +122,7 @@ def _say_once(lake: Lake, receivers: pl.DataFrame) -> None:
     silent = pending.join(receivers, on="rule", how="anti").height
     if silent:
         LOG.warning(
-            "%d new alerts are rows of gold/alerts only, nobody is told: LIMS_ALERT_TARGETS names no target of their channels",
+            "%d new alerts are rows of gold/alerts only, nobody is told: LIMS_ALERT_TARGETS has no target of their channels",
             silent,
         )
 

@@ -18,7 +18,7 @@ from lims_platform.alerting.rules import (
     joined_keys,
     newest_rows,
     shown,
-)  # fmt: skip
+)
 from lims_platform.laboratory.qc_runs import run_verdicts
 
 _DAY = pl.col("as_of_date").cast(pl.String)

@@ -42,7 +42,7 @@ def compose(rule: Rule, alerts: pl.DataFrame, notification_id: str, dagster_url:
 
 
 def _alert_lines(alerts: pl.DataFrame) -> list[str]:
-    ended = pl.when(pl.col("state") == "resolved").then(pl.lit(" — over since")).otherwise(pl.lit(""))
+    ended = pl.when(pl.col("state") == "resolved").then(pl.lit(" (already over)")).otherwise(pl.lit(""))
     rows = pl.when(pl.col("row_keys").is_not_null()).then(pl.lit("\n   rows: ") + pl.col("row_keys")).otherwise(pl.lit(""))
     return (
         alerts.select(pl.format("• [{}] {}{}{}", pl.col("alert_id").str.head(8), "message", ended, rows))

@@ -23,6 +23,8 @@ ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 1.0
 #: HTTP answers that a later try may change.
 TRANSIENT_HTTP = (408, 425, 429)
+#: Loggers whose debug records hold addresses, tokens in paths among them.
+_TALKATIVE = ("apprise", "urllib3")
 _KINDS = {"CRITICAL": "failure", "HIGH": "warning", "MEDIUM": "warning", "LOW": "info"}
 
 
@@ -78,20 +80,22 @@ class _Kept(logging.Handler):
 
 @contextmanager
 def _records() -> Iterator[list[logging.LogRecord]]:
-    """What Apprise logs meanwhile, kept from every other handler."""
+    """What Apprise and the HTTP library log meanwhile, kept from every other handler."""
     records: list[logging.LogRecord] = []
     handler = _Kept(records)
-    logger = logging.getLogger("apprise")
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [(logger, logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
     try:
         yield records
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
+        for logger, level, propagate in before:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 def failure(lines: list[str]) -> SendError:
