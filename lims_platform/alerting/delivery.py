@@ -33,6 +33,7 @@ CLAIM = timedelta(minutes=10)
 #: A message its target has not accepted within this time has failed for good.
 GIVE_UP = timedelta(hours=24)
 _UTC = pl.Datetime("us", "UTC")
+_LOGGED = ["alert_id", "rule", "target", "notification_id"]
 
 Clock = Callable[[], datetime]
 
@@ -46,12 +47,17 @@ def utc_now() -> datetime:
 class Claim:
     """Alerts of one rule that this process, and no other, now sends to one target."""
 
-    notification_id: str
     rule: Rule
     target: Target
     alerts: pl.DataFrame
+    log_rows: pl.DataFrame
     repeat: bool
     first_tried: datetime
+
+    @property
+    def notification_id(self) -> str:
+        """The message's number."""
+        return str(self.log_rows["notification_id"][0])
 
 
 def standings(log: pl.DataFrame) -> pl.DataFrame:
@@ -109,9 +115,7 @@ def deliver(
     started, outcomes = clock(), {"sent": 0, "deferred": 0, "failed": 0}
     while (claim := _claim(lake, rules, targets, receivers, clock(), started)) is not None:
         event, reason = _sent(claim, dagster_url, sender, clock)
-        rows = _claimed(claim.alerts, claim.rule.name, claim.target.name, claim.notification_id)
-        done = _events(rows, clock(), event, reason)
-        append(lake, ALERT_DELIVERIES, lambda _, rows=done: rows)  # type: ignore[misc]
+        _log(lake, _events(claim.log_rows, clock(), event, reason))
         outcomes[event] += 1
     update(lake, ALERTS, lambda alerts: reported(alerts, read(lake, ALERT_DELIVERIES), rules, receivers))
     return outcomes
@@ -149,7 +153,7 @@ def _claim(
         number = batch.group_by("rule", "target").agg(ids=pl.col("alert_id").sort().str.join(","))
         new = row_digests(number, ["rule", "target", "ids"])[0]
         batch = batch.with_columns(pl.col("notification_id").fill_null(new))
-        return _events(batch.select("alert_id", "rule", "target", "notification_id"), now, "sending")
+        return _events(batch.select(_LOGGED), now, "sending")
 
     append(lake, ALERT_DELIVERIES, build)
     if batch.is_empty():
@@ -157,18 +161,12 @@ def _claim(
     alerts = read(lake, ALERTS).join(batch.select("alert_id"), on="alert_id", how="semi", maintain_order="left")
     rule = next(r for r in rules if r.name == batch["rule"][0])
     target = next(t for group in targets.values() for t in group if t.name == batch["target"][0])
-    return Claim(
-        batch["notification_id"][0],
-        rule,
-        target,
-        alerts,
-        bool(batch["repeat"].any()),
-        batch["first_tried"].min(),  # type: ignore[arg-type]
-    )
+    first_tried = batch.select(pl.col("first_tried").min()).item()
+    return Claim(rule, target, alerts, batch.select(_LOGGED), bool(batch["repeat"].any()), first_tried)
 
 
-def _claimed(alerts: pl.DataFrame, rule: str, target: str, notification_id: str) -> pl.DataFrame:
-    return alerts.select("alert_id", rule=pl.lit(rule), target=pl.lit(target), notification_id=pl.lit(notification_id))
+def _log(lake: Lake, rows: pl.DataFrame) -> None:
+    append(lake, ALERT_DELIVERIES, lambda _: rows)
 
 
 def _sent(claim: Claim, dagster_url: str, sender: Sender, clock: Clock) -> tuple[str, str | None]:

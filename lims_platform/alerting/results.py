@@ -28,9 +28,8 @@ def critical_result(rule: Rule, given: Situation) -> Evaluation:
     limit = rule.number("limit")
     first = (given.now - rule.window).date() - timedelta(days=1)
     parts = [given.tables["lab_results_standardized"], given.tables["lab_results_quarantine"]]
-    rows = pl.concat(
-        [p.filter(pl.col("event_date") >= first, pl.col("is_critical")).select(_RESULT).collect() for p in parts]
-    )
+    recent = [p.filter(pl.col("event_date") >= first, pl.col("is_critical")) for p in parts]
+    rows = pl.concat([recent[0].select(_RESULT), recent[1].select(*_RESULT, "reason")], how="diagonal").collect()
     called = _called(given)
     released = pl.coalesce("resulted_at", "known_from")
     limits = limits_for(
@@ -46,14 +45,20 @@ def critical_result(rule: Rule, given: Situation) -> Evaluation:
         )
         .sort("released")
     )
+    low = (pl.col("value_number") < pl.col("critical_low")).fill_null(False)
+    limit_now = pl.when(low).then("critical_low").otherwise("critical_high")
     words = pl.format(
-        "{}: {} {}, released {}; no call recorded within {} minutes (result {})",
+        "{}: {} {}{}, released {}; no call recorded within {} minutes (result {}{})",
         pl.coalesce("analyte", "test_code", pl.lit("unknown test")),
         pl.coalesce(shown(pl.col("value_number"), 2), "result_text", pl.lit("?")),
         pl.coalesce("unit", pl.lit("")),
+        pl.coalesce(
+            pl.format(" {} the critical limit {}", pl.when(low).then(pl.lit("below")).otherwise(pl.lit("above")), limit_now),
+            pl.lit(""),
+        ),
         given.clock(pl.col("released")), pl.lit(f"{limit:g}"), "row_key",
+        pl.coalesce(pl.lit(", in quarantine: ") + pl.col("reason"), pl.lit("")),
     )  # fmt: skip
-    low = pl.col("value_number") < pl.col("critical_low")
     found = findings(
         late,
         subject=pl.col("row_key"),
@@ -61,7 +66,7 @@ def critical_result(rule: Rule, given: Situation) -> Evaluation:
         device_id=pl.col("device_id"),
         row_keys=pl.col("row_key"),
         value=pl.col("value_number"),
-        limit=pl.when(low).then("critical_low").otherwise("critical_high"),
+        limit=limit_now,
         evidence_at=pl.col("released"),
     )
     return Evaluation(found, settled=_settled(rule, given, called))

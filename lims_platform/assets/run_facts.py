@@ -18,7 +18,9 @@ _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
 def finished_runs(instance: dg.DagsterInstance, since: datetime) -> pl.LazyFrame:
     """Runs that succeeded or failed since then, RUNS_SCHEMA."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=_FINISHED, updated_after=since))
+    # Dagster's stores compare without a zone, PostgreSQL in its session's: ask for a day more, cut it off exactly below.
+    wide = since.astimezone(UTC) - timedelta(days=1)
+    records = instance.get_run_records(dg.RunsFilter(statuses=_FINISHED, updated_after=wide))
     rows = []
     for record in records:
         run, tags = record.dagster_run, record.dagster_run.tags
@@ -37,7 +39,8 @@ def finished_runs(instance: dg.DagsterInstance, since: datetime) -> pl.LazyFrame
         )
     text = {**RUNS_SCHEMA, "first_day": pl.String(), "last_day": pl.String()}
     days = pl.col("first_day", "last_day").str.to_date("%Y-%m-%d", strict=False)
-    return pl.DataFrame(rows, schema=text).lazy().with_columns(days)
+    recent = pl.col("ended_at") >= pl.lit(since.astimezone(UTC)).cast(RUNS_SCHEMA["ended_at"])
+    return pl.DataFrame(rows, schema=text).lazy().with_columns(days).filter(recent)
 
 
 def _failed_steps(instance: dg.DagsterInstance, run_id: str) -> list[str]:
