@@ -104,13 +104,13 @@ def leak_scan(settings: Settings) -> int:
     return 1 if report.hits.height else 0
 
 
-def alerts(settings: Settings, action: str, prefix: str, note: str | None, everything: bool) -> int:
+def alerts(settings: Settings, action: str, name: str, note: str | None, everything: bool) -> int:
     """List alerts, or acknowledge one; exit 1 with one line where it cannot be."""
     from datetime import datetime
 
     import polars as pl
 
-    from lims_platform.alerting.desk import acknowledge_alert, alert_lines, listing
+    from lims_platform.alerting.desk import acknowledge_alerts, alert_lines, listing
     from lims_platform.alerting.lifecycle import AlertError
     from lims_platform.lakehouse.lake import Lake
     from lims_platform.privacy.pseudonyms import KeyFileError, load_pseudonymiser
@@ -124,7 +124,7 @@ def alerts(settings: Settings, action: str, prefix: str, note: str | None, every
         if note:
             key = load_pseudonymiser(settings.key_path, settings.environment)
             note = redact(pl.Series([note]), {}, {}, key.pseudonyms)[0]
-        print(alert_lines(acknowledge_alert(lake, prefix, note, datetime.now(settings.zone)), settings.zone))
+        print(alert_lines(acknowledge_alerts(lake, name, note, datetime.now(settings.zone)), settings.zone))
     except (AlertError, KeyFileError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     actions = alerting.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="unresolved alerts").add_argument("--all", action="store_true", help="resolved ones too")
     ack = actions.add_parser("ack", help="acknowledge an alert: somebody takes care")
-    ack.add_argument("alert", help="the beginning of its id")
+    ack.add_argument("alert", help="the beginning of its id, or a rule's name: all of its unresolved alerts")
     ack.add_argument("--note", help="what was done; patient numbers are replaced by pseudonyms")
     given = parser.parse_args(arguments)
     try:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from lims_platform.alerting.conditions import CONDITIONS, evaluate
-from lims_platform.alerting.lifecycle import acknowledge, transition
+from lims_platform.alerting.lifecycle import acknowledge, named, transition
 from lims_platform.alerting.rules import Evaluation, Rule, Situation, Tables
 from lims_platform.alerting.store import read, update
 from lims_platform.contracts.alerts import ALERTS
@@ -81,11 +81,16 @@ def evaluate_alerts(
     """Test ``rules`` on the lake and on ``facts`` (frames that are no lake tables: runs, readings), commit what changed.
 
     ``now`` is in the laboratory's zone. Alerts of rules that are not among ``rules`` are resolved. ``only`` tests the
-    rules of one condition and leaves all other alerts as they are.
+    rules of one condition and leaves all other alerts as they are. A list of calls that cannot be read counts as empty, and
+    its rule as broken: better one call too many.
     """
     tables = {**lake_tables(lake), **facts}
+    unusable = None
     if notifications is not None:
-        tables["critical_notifications"] = critical_notifications(notifications)
+        try:
+            tables["critical_notifications"] = critical_notifications(notifications)
+        except NotificationsError as error:
+            unusable = str(error)
     before = read(lake, ALERTS)
     open_subjects = before.filter(_UNRESOLVED).select("rule", "subject")
     evaluations = evaluate(rules, Situation(tables, reference, now, open_subjects), only)
@@ -101,6 +106,10 @@ def evaluate_alerts(
     after = update(lake, ALERTS, change)
     verdicts = {name: _verdict(found) for name, found in evaluations.items()}
     broken = [name for name, found in evaluations.items() if found.broken]
+    for rule in rules:
+        if unusable is not None and rule.condition == "critical_result":
+            verdicts[rule.name] += f", as if nobody had been called: {unusable}"
+            broken.append(rule.name)
     return Report(opened, resolved, after.filter(_UNRESOLVED).height, verdicts, broken)
 
 
@@ -120,10 +129,20 @@ def listing(lake: Lake, everything: bool = False) -> pl.DataFrame:
     )
 
 
-def acknowledge_alert(lake: Lake, prefix: str, note: str | None, now: datetime) -> pl.DataFrame:
-    """Acknowledge the unresolved alert whose id begins with ``prefix``; its row. AlertError says why it cannot be."""
-    after = update(lake, ALERTS, lambda alerts: acknowledge(alerts, prefix, note, now))
-    return after.filter(pl.col("alert_id").str.starts_with(prefix))
+def acknowledge_alerts(lake: Lake, name: str, note: str | None, now: datetime) -> pl.DataFrame:
+    """Acknowledge the unresolved alert whose id begins with ``name``, or all of the rule ``name``; their rows afterwards.
+
+    AlertError says why it cannot be.
+    """
+    chosen = pl.DataFrame()
+
+    def change(alerts: pl.DataFrame) -> pl.DataFrame:
+        nonlocal chosen
+        chosen = named(alerts, name).select("alert_id")
+        return acknowledge(alerts, name, note, now)
+
+    after = update(lake, ALERTS, change)
+    return after.join(chosen, on="alert_id", how="semi", maintain_order="left")
 
 
 def alert_lines(alerts: pl.DataFrame, zone: ZoneInfo) -> str:

@@ -121,19 +121,25 @@ def _released(alerts: pl.DataFrame, rule_table: pl.DataFrame, at: pl.Expr) -> pl
     )
 
 
-def acknowledge(alerts: pl.DataFrame, prefix: str, note: str | None, now: datetime) -> pl.DataFrame:
-    """The table with one open alert acknowledged; ``prefix`` is the beginning of its id. Acknowledging again adds a note.
+def named(alerts: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The unresolved alert whose id begins with ``name``, or all unresolved alerts of the rule ``name``.
 
-    AlertError if no alert, or more than one, begins like that, or if it is resolved.
+    AlertError if there is none, if several ids begin so, or if the only one is resolved.
     """
-    rows = alerts.filter(pl.col("alert_id").str.starts_with(prefix)) if prefix else alerts.clear()
+    of_rule = alerts.filter(_UNRESOLVED, pl.col("rule") == name)
+    if of_rule.height:
+        return of_rule
+    rows = alerts.filter(pl.col("alert_id").str.starts_with(name)) if name else alerts.clear()
     if rows.height != 1:
-        raise AlertError(
-            f"{prefix!r}: {'no alert' if rows.is_empty() else f'{rows.height} alerts'} with an id that begins so"
-        )
+        raise AlertError(f"{name!r}: {rows.height or 'no'} alerts begin so, and no rule of that name has an unresolved one")
     if rows["state"][0] == "resolved":
-        raise AlertError(f"alert {prefix} is resolved since {rows['resolved_at'][0]:%Y-%m-%d %H:%M} UTC")
-    mine = pl.col("alert_id") == rows["alert_id"][0]
+        raise AlertError(f"alert {name} is resolved since {rows['resolved_at'][0]:%Y-%m-%d %H:%M} UTC")
+    return rows
+
+
+def acknowledge(alerts: pl.DataFrame, name: str, note: str | None, now: datetime) -> pl.DataFrame:
+    """The table with the alerts of ``name`` (see ``named``) acknowledged; acknowledging again adds a note."""
+    mine = pl.col("alert_id").is_in(named(alerts, name)["alert_id"].implode())
     at = pl.lit(now.astimezone(UTC)).cast(pl.Datetime("us", "UTC"))
     added = pl.concat_str([pl.col("note"), pl.lit(note, pl.String)], separator="; ", ignore_nulls=True)
     return alerts.with_columns(

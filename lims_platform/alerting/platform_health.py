@@ -57,7 +57,6 @@ def pipeline_failure(rule: Rule, given: Situation) -> Evaluation:
         standing,
         subject=pl.col("subject"),
         message=words,
-        row_keys=pl.col("run_id"),
         evidence_at=pl.col("ended_at"),
         dagster_run_id=pl.col("run_id"),
     )

@@ -40,4 +40,4 @@ def test_list_and_acknowledge(lake: Lake, capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_acknowledgement_that_cannot_be_is_one_line(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["alerts", "ack", "abcdef"]) == 1
-    assert capsys.readouterr().err == "'abcdef': no alert with an id that begins so\n"
+    assert capsys.readouterr().err == "'abcdef': no alerts begin so, and no rule of that name has an unresolved one\n"

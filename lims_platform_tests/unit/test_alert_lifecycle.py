@@ -80,9 +80,15 @@ def test_reopened_within_the_cool_down_is_held_and_told_when_it_stays() -> None:
     assert step(undelivered, one, found("D"), 2)["delivery"].to_list() == ["pending", "held"]
 
 
+def test_a_rule_name_acknowledges_all_of_the_rule() -> None:
+    two = transition(EMPTY, [rule("a"), rule("b")], {"a": found("D", "E"), "b": found("D")}, NOW)
+    seen = acknowledge(two, "a", None, NOW).select("rule", "state").sort("rule").rows()
+    assert seen == [("a", "acknowledged"), ("a", "acknowledged"), ("b", "open")]
+
+
 def test_acknowledging_what_is_not_there() -> None:
     first = step(EMPTY, rule(), found("D", "E"))
-    for prefix, words in (("zz", "no alert"), ("", "no alert")):
+    for prefix, words in (("zz", "no alerts begin so"), ("", "no alerts begin so")):
         with pytest.raises(AlertError, match=words):
             acknowledge(first, prefix, None, NOW)
     gone = step(first, rule(), found(), 1)
