@@ -18,6 +18,7 @@ from lims_platform.lakehouse.digest import row_digests
 
 _KEY = ["rule", "subject"]
 _EVIDENCE = ["message", "device_id", "row_keys", "value", "limit", "evidence_at"]
+_RUN = "dagster_run_id"
 _UNRESOLVED = pl.col("state") != "resolved"
 
 GONE = "the condition no longer holds"
@@ -46,7 +47,7 @@ def transition(
     found = _findings(evaluations)
     rule_table = _rule_table(rules, evaluations)
     joined = alerts.join(rule_table, on="rule", how="left", maintain_order="left").join(
-        found.select(*_KEY, *[pl.col(c).alias(f"new_{c}") for c in _EVIDENCE], here=pl.lit(True)),
+        found.select(*_KEY, *[pl.col(c).alias(f"new_{c}") for c in (*_EVIDENCE, _RUN)], here=pl.lit(True)),
         on=_KEY, how="left", maintain_order="left",
     ).join(_settled(evaluations), on=_KEY, how="left", maintain_order="left")  # fmt: skip
     here, settled = pl.col("here").fill_null(False), pl.col("settled").fill_null(False)
@@ -62,6 +63,8 @@ def transition(
     keeps = _UNRESOLVED & here & pl.col("evaluated").fill_null(False)
     kept = joined.with_columns(ended=ended).with_columns(
         *[pl.when(keeps).then(f"new_{c}").otherwise(c).alias(c) for c in _EVIDENCE],
+        # a finding names its own run only where the run is what it is about: the newest failed one
+        dagster_run_id=pl.when(keeps).then(pl.coalesce(f"new_{_RUN}", _RUN)).otherwise(_RUN),
         state=pl.when(pl.col("ended").is_not_null()).then(pl.lit("resolved")).otherwise("state"),
         resolved_at=pl.when(pl.col("ended").is_not_null()).then(at).otherwise("resolved_at"),
         resolution=pl.coalesce("resolution", "ended"),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
 from lims_platform.alerting.conditions import CONDITIONS, evaluate
-from lims_platform.alerting.desk import NotificationsError, critical_notifications
+from lims_platform.alerting.desk import NotificationsError, critical_notifications, evaluate_alerts
 from lims_platform.alerting.platform_health import LATENCY_SCHEMA, READINGS_SCHEMA, RUNS_SCHEMA
 from lims_platform.alerting.rules import FINDING_SCHEMA, AlertRuleError, Evaluation, Situation, read_rules
 from lims_platform.contracts.reference import ALERT_CONDITIONS
 from lims_platform.contracts.tables import TABLES
+from lims_platform.lakehouse.lake import Lake
 from lims_platform_tests.alert_frames import NOW, REFERENCE, RULES, TODAY, ago, rows
 
 FACTS = {"runs": RUNS_SCHEMA, "readings": READINGS_SCHEMA, "api_requests": LATENCY_SCHEMA}
@@ -212,7 +214,7 @@ def test_a_recorded_call_prevents_and_settles_the_alert() -> None:
     assert sorted(result.settled) == ["lims|R0#0af3", "lims|R1"]
 
 
-def test_the_list_of_calls_names_its_bad_cell(tmp_path: Any) -> None:
+def test_the_list_of_calls_names_its_bad_cell(tmp_path: Path) -> None:
     path = tmp_path / "calls.csv"
     path.write_text("result_id,notified_at,by\nR1,2026-03-01T10:15:00+01:00,x\nR2,yesterday,x\n")
     with pytest.raises(NotificationsError, match="line 3, column notified_at"):
@@ -222,6 +224,18 @@ def test_the_list_of_calls_names_its_bad_cell(tmp_path: Any) -> None:
     path.write_text("result_id\nR1\n")
     with pytest.raises(NotificationsError, match="column notified_at is missing"):
         critical_notifications(path)
+
+
+def test_an_unusable_list_of_calls_hides_no_critical_result(tmp_path: Path) -> None:
+    lake, calls = Lake(tmp_path / "lake"), tmp_path / "calls.csv"
+    calls.write_text("result_id,notified_at\nR1,yesterday\n")
+    facts = {
+        "lab_results_standardized": rows("lab_results_standardized", critical()),
+        "lab_results_quarantine": rows("lab_results_quarantine"),
+    }
+    report = evaluate_alerts(lake, list(RULES.values()), REFERENCE, facts, NOW, notifications=calls)
+    assert report.opened == 1 and report.broken == ["critical_result_not_notified"]
+    assert "line 2, column notified_at" in report.verdicts["critical_result_not_notified"]
 
 
 def versions(

@@ -40,6 +40,7 @@ def test_an_alert_opens_once_persists_and_resolves() -> None:
     assert again.equals(first), "nothing new, nothing written"
     worse = step(first, one, found("D", value=9.0), 1)
     assert worse.height == 1 and worse["value"][0] == 9.0 and worse["opened_at"][0] == first["opened_at"][0]
+    assert step(first, one, found("D", dagster_run_id="newer"), 1)["dagster_run_id"].to_list() == ["newer"]
     gone = step(worse, one, found(), 2)
     assert gone["state"].to_list() == ["resolved"] and gone["resolution"][0] == "the condition no longer holds"
     assert step(gone, one, found(), 3).equals(gone)
