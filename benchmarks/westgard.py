@@ -1,8 +1,8 @@
 """Westgard rules: agreement with a reading of their words, power of a single run, false alarms, speed.
 
 Run: python benchmarks/westgard.py [--runs 1000000] [--seed 1] [--peer PYTHON]. Power: N independent z ~ N(Δ, 1) a run,
-no rule across runs. Speed is a ratio to westgard-python (PyPI) on the same 4,000 measurements; --peer names the interpreter of
-an environment of its own that has it.
+no rule across runs. Speed is a ratio to westgard-python (PyPI) on the same 4,000 measurements; --peer names the python
+of an environment of its own that has it.
 """
 
 from __future__ import annotations

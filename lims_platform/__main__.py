@@ -1,4 +1,4 @@
-"""Commands of the platform: ``python -m lims_platform demo | run | summary | leak-scan``.
+"""Commands of the platform: ``python -m lims_platform demo | run | summary | leak-scan | alerts``.
 
 Here: arguments and exit codes. Not here: what the commands do (each calls one room).
 """
@@ -104,6 +104,33 @@ def leak_scan(settings: Settings) -> int:
     return 1 if report.hits.height else 0
 
 
+def alerts(settings: Settings, action: str, name: str, note: str | None, everything: bool) -> int:
+    """List alerts, or acknowledge one; exit 1 with one line where it cannot be."""
+    from datetime import datetime
+
+    import polars as pl
+
+    from lims_platform.alerting.desk import acknowledge_alerts, alert_lines, listing
+    from lims_platform.alerting.lifecycle import AlertError
+    from lims_platform.lakehouse.lake import Lake
+    from lims_platform.privacy.pseudonyms import KeyFileError, load_pseudonymiser
+    from lims_platform.privacy.redaction import redact
+
+    lake = Lake(settings.lake_dir)
+    if action == "list":
+        print(alert_lines(listing(lake, everything), settings.zone))
+        return 0
+    try:
+        if note:
+            key = load_pseudonymiser(settings.key_path, settings.environment)
+            note = redact(pl.Series([note]), {}, {}, key.pseudonyms)[0]
+        print(alert_lines(acknowledge_alerts(lake, name, note, datetime.now(settings.zone)), settings.zone))
+    except (AlertError, KeyFileError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse and dispatch; a wrong setting is one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m lims_platform", description=__doc__)
@@ -116,6 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
     runner.add_argument("--confirm-vanished", action="store_true", help="accept that rows vanished from the source")
     commands.add_parser("summary", help="print what the last run left")
     commands.add_parser("leak-scan", help="look for raw identifiers in everything the platform wrote")
+    alerting = commands.add_parser("alerts", help="list alerts or acknowledge one")
+    actions = alerting.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="unresolved alerts").add_argument("--all", action="store_true", help="resolved ones too")
+    ack = actions.add_parser("ack", help="acknowledge an alert: somebody takes care")
+    ack.add_argument("alert", help="the beginning of its id, or a rule's name: all of its unresolved alerts")
+    ack.add_argument("--note", help="what was done; patient numbers are replaced by pseudonyms")
     given = parser.parse_args(arguments)
     try:
         settings = load_settings()
@@ -124,6 +157,9 @@ def main(arguments: list[str] | None = None) -> int:
             return demo(settings)
         if given.command == "run":
             return run(settings, given.first, given.last, given.job, given.confirm_vanished)
+        if given.command == "alerts":
+            options = vars(given)
+            return alerts(settings, given.action, options.get("alert", ""), options.get("note"), options.get("all", False))
         return summary(settings) if given.command == "summary" else leak_scan(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from lims_platform.assets.alerts import ALERT_ASSETS
 from lims_platform.assets.bronze import BRONZE_ASSETS
 from lims_platform.assets.common import LAKE_IO
 from lims_platform.assets.door import Door
@@ -14,6 +15,7 @@ from lims_platform.assets.monitoring import MONITORING_ASSETS
 from lims_platform.assets.reports import REPORT_ASSETS
 from lims_platform.assets.scores import SCORE_ASSETS
 from lims_platform.assets.silver import SILVER_ASSETS
+from lims_platform.automation.alerts import ALERT_JOBS, ALERT_SCHEDULES, ALERT_SENSORS
 from lims_platform.automation.checks import CHECKS
 from lims_platform.automation.jobs import JOBS
 from lims_platform.automation.progress import progress_logger
@@ -73,10 +75,12 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             *SCORE_ASSETS,
             *MONITORING_ASSETS,
             *REPORT_ASSETS,
+            *ALERT_ASSETS,
         ],
         asset_checks=CHECKS,
-        jobs=JOBS,
-        schedules=SCHEDULES,
+        jobs=[*JOBS, *ALERT_JOBS],
+        schedules=[*SCHEDULES, *ALERT_SCHEDULES],
+        sensors=ALERT_SENSORS,
         resources=resources | overrides,
         executor=dg.in_process_executor,
         loggers={"console": progress_logger},

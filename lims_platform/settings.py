@@ -52,6 +52,11 @@ class Settings(BaseSettings):
         ("1-2s", "1-3s", "2-2s", "R-4s", "4-1s", "10x"),
         description="Westgard rules the controls are judged by, commas between",
     )
+    alert_targets: Path | None = Field(None, description="YAML of channel to Apprise addresses, mode 0600; none: rows only")
+    critical_notifications: Path | None = Field(
+        None, description="CSV of calls made about critical results: result_id, notified_at (ISO 8601)"
+    )
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts")
     demo_devices: int = Field(40, ge=2, description="Analysers of the demo laboratory")
     demo_seed: int = Field(7, ge=0, description="Seed of the demo laboratory")
     demo_results_per_day: int = Field(1600, ge=10, description="Results a day of the demo laboratory")
@@ -70,7 +75,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
         return value
 
-    @field_validator("data_dir", "reference_dir", "sources", "pseudonym_key_file")
+    @field_validator("data_dir", "reference_dir", "sources", "pseudonym_key_file", "alert_targets", "critical_notifications")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None

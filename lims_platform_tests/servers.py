@@ -32,7 +32,7 @@ def _listens(uri: str) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -48,7 +48,7 @@ def _start_postgres(folder: Path) -> tuple[str, list[str], dict[str, str]] | Non
     initdb = str(bins[-1]) if bins else shutil.which("initdb")
     if initdb is None:
         return None
-    user, port = _as_user("postgres"), _free_port()
+    user, port = _as_user("postgres"), free_port()
     if user:
         shutil.chown(folder, "postgres")
     data = folder / "pg"
@@ -62,7 +62,7 @@ def _start_mariadb(folder: Path) -> tuple[str, list[str], dict[str, str]] | None
     install, server = shutil.which("mariadb-install-db"), shutil.which("mariadbd") or "/usr/sbin/mariadbd"
     if install is None or not Path(server).exists():
         return None
-    user, port = _as_user("mysql"), _free_port()
+    user, port = _as_user("mysql"), free_port()
     if user:
         shutil.chown(folder, "mysql")
     data = f"--datadir={folder / 'maria'}"

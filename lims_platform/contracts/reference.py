@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
+#: Conditions an alert rule may name (``alerting.conditions`` tests them).
+ALERT_CONDITIONS = (
+    "device_drift", "device_risk", "outbreak", "qc_rejection", "critical_result", "corrected_report", "data_drift",
+    "qc_fail_rate", "pipeline_failure", "api_latency", "freshness",
+)  # fmt: skip
+
 #: In a key column of the LOINC map, the conversions and the limits: any value, or none.
 ANY = "*"
 
@@ -63,6 +69,7 @@ class Reference:
     comparator_words: pl.DataFrame
     critical_limits: pl.DataFrame
     sigma_rules: pl.DataFrame
+    alert_rules: pl.DataFrame
     digest: str
 
 
@@ -277,10 +284,49 @@ SIGMA_RULES = ReferenceTable(
     standardises=False,
 )
 
+ALERT_RULES = ReferenceTable(
+    "alert_rules",
+    "What the platform tells people of, how gravely, by which channels and how often; docs/alerts.md explains them",
+    ("rule",),
+    (
+        _text("rule", "Name of the rule", required=True),
+        _text("condition", "What is tested, one of the platform's conditions", required=True, allowed=ALERT_CONDITIONS),
+        ReferenceColumn("enabled", pl.Boolean(), "false: not evaluated, its open alerts are resolved", required=True),
+        _text("severity", "How grave", required=True, allowed=("LOW", "MEDIUM", "HIGH", "CRITICAL")),
+        _text("channels", "Names of LIMS_ALERT_TARGETS joined by ';'; log is the platform's own log", required=True),
+        _number("limit", "The condition's limit, in its own unit (score, minutes, percent, ms, hours)"),
+        _number("below", "Fires only below this: a graver rule takes over there"),
+        _number("least", "Fewest items that count (tests, control runs)"),
+        _text("among", "Alert levels or control rules that count, joined by ';'"),
+        _number("window_hours", "How far back evidence counts"),
+        _number("cooldown_hours", "No second notification of one subject within this time; 0: none", required=True),
+        _text(
+            "closes",
+            "when_gone: as soon as the condition no longer holds; when_acknowledged: not before a person has seen it",
+            required=True,
+            allowed=("when_gone", "when_acknowledged"),
+        ),
+        _text("title", "What people read first", required=True),
+        _text("action", "What to do", required=True),
+    ),
+    standardises=False,
+)
+
 REFERENCE_TABLES: dict[str, ReferenceTable] = {
     t.name: t
     for t in (
-        ANALYTES, LOINC_MAP, LOINC_EQUIVALENTS, SPECIMENS, UNITS, UNIT_ALIASES, UNIT_CONVERSIONS, UNIT_TRAPS, VALUE_CODES,
-        COMPARATOR_WORDS, CRITICAL_LIMITS, SIGMA_RULES,
+        ANALYTES,
+        LOINC_MAP,
+        LOINC_EQUIVALENTS,
+        SPECIMENS,
+        UNITS,
+        UNIT_ALIASES,
+        UNIT_CONVERSIONS,
+        UNIT_TRAPS,
+        VALUE_CODES,
+        COMPARATOR_WORDS,
+        CRITICAL_LIMITS,
+        SIGMA_RULES,
+        ALERT_RULES,
     )
-}  # fmt: skip
+}

@@ -70,6 +70,13 @@ def _drift(lake: Lake, today: date) -> Iterator[str]:
         yield f"  {row['alert_level']:<8} {subject}: {row['statistic']} {row['value']:.2f}"
 
 
+def _alerts(lake: Lake) -> Iterator[str]:
+    alerts = lake.scan(TABLES["alerts"]).filter(pl.col("state") != "resolved").collect()
+    levels = dict(alerts["severity"].value_counts().iter_rows())
+    listed = ", ".join(f"{levels[level]} {level}" for level in ("CRITICAL", "HIGH", "MEDIUM", "LOW") if level in levels)
+    yield f"Alerts: {listed or 'none open'}" + ("; python -m lims_platform alerts list" if levels else "")
+
+
 def _model(settings: Settings, lake: Lake) -> Iterator[str]:
     ledger = lake.scan(TABLES["model_ledger"]).sort("at").collect()
     if ledger.is_empty():
@@ -93,8 +100,15 @@ def _files(settings: Settings) -> Iterator[str]:
 def summary(settings: Settings) -> str:
     """The whole summary as text."""
     lake = Lake(settings.lake_dir)
-    scored, drifted = _devices(lake, settings.today), _drift(lake, settings.today)
-    parts = [_rows_in(lake), _results(lake), scored, drifted, _model(settings, lake), _files(settings)]
+    parts = [
+        _rows_in(lake),
+        _results(lake),
+        _devices(lake, settings.today),
+        _drift(lake, settings.today),
+        _alerts(lake),
+        _model(settings, lake),
+        _files(settings),
+    ]
     lines = [line for part in parts for line in [*part, ""]]
     return "\n".join([*lines, f"Open the Dagster UI on it:  {_dev_command(settings)}"])
 
