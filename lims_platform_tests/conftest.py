@@ -3,5 +3,11 @@
 import os
 import tempfile
 
+from hypothesis import settings
+
 # MLflow's default store is a file in the working directory, which would be the checkout.
 os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{tempfile.mkdtemp(prefix='lims-tests-')}/mlflow.db")
+
+# a busy machine is no failure
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
