@@ -28,7 +28,9 @@ def environment(data: Path, days: int, devices: int, results_per_day: int) -> di
     home.mkdir(exist_ok=True)
     (data / "dagster").mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    return os.environ | {
+    # the models of this laboratory belong below its own directory
+    own = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return own | {
         "LIMS_DATA_DIR": str(data),
         "LIMS_START_DATE": (date.today() - timedelta(days=days)).isoformat(),
         "LIMS_DEMO_DEVICES": str(devices),
