@@ -50,6 +50,7 @@ def demo(settings: Settings) -> int:
 
 def run(settings: Settings, first: date | None, last: date | None, job: str, confirm_vanished: bool) -> int:
     """Materialise a range of days through the dagster command line."""
+    from lims_platform.lakehouse.history import CONFIRM_TAG
     from lims_platform.partitions import partition_bounds
 
     lowest, highest = partition_bounds()
@@ -58,7 +59,7 @@ def run(settings: Settings, first: date | None, last: date | None, job: str, con
         "dagster/asset_partition_range_end": (last or highest).isoformat(),
     }
     if confirm_vanished:
-        tags["lims/confirm_vanished"] = "true"
+        tags[CONFIRM_TAG] = "true"
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "run.yaml"
         config.write_text("loggers: {console: {config: {}}}\n")
