@@ -18,19 +18,23 @@ from pathlib import Path
 from lims_platform_tests.kills import kill_series
 
 
+def tell(line: str) -> None:
+    """Progress, at once."""
+    print(line, flush=True)
+
+
 def main() -> int:
     """Print kills by moment, tables equal / tables compared, and reads that failed / reads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kills", type=int, nargs="?", default=50)
     parser.add_argument("--seed", type=int, default=9)
-    parser.add_argument("--per-series", type=int, default=5, help="kills between two comparisons")
+    parser.add_argument("--per-series", type=int, default=10, help="kills between two comparisons")
     parser.add_argument("--job", default="everything")
     given = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        report = kill_series(
-            Path(folder), given.job, given.kills, given.per_series, given.seed, devices=4, days=12, results_per_day=60
-        )
+        size = {"devices": 4, "days": 12, "results_per_day": 60}
+        report = kill_series(Path(folder), given.job, given.kills, given.per_series, given.seed, tell, **size)
     hit = Counter(shot.moment for shot, killed in report.shots if killed)
     print(f"{given.job}: {sum(hit.values())} of {given.kills} runs killed: " + ", ".join(f"{n} {m}" for m, n in hit.items()))
     compared = report.tables * len(report.finished)

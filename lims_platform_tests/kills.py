@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -73,11 +73,14 @@ class Report:
     unreadable: list[str] = field(default_factory=list)
 
 
-def kill_series(folder: Path, job: str, count: int, per_series: int, seed: int, **size: int) -> Report:
+def kill_series(
+    folder: Path, job: str, count: int, per_series: int, seed: int, tell: Callable[[str], None], **size: int
+) -> Report:
     """Run ``job`` once undisturbed; then shoot it ``count`` times in copies of the same laboratory, and compare.
 
     After every ``per_series`` shots, each on what the last one left, a run goes to its end and must have made the tables of
-    the undisturbed run; then the next copy starts from an empty lake. A reader looks on all the time.
+    the undisturbed run; then the next copy starts from an empty lake. A reader looks on all the time. ``tell`` hears of every
+    series that is done.
     """
     since = datetime.now(UTC)
     origin = Laboratory.of(folder / "origin" / "data", **size)
@@ -101,6 +104,9 @@ def kill_series(folder: Path, job: str, count: int, per_series: int, seed: int, 
             f"{table} after shot {low + per_series}" for table, d in expected.items() if found.get(table) != d
         ]
         shutil.rmtree(lab.data.parent)
+        tell(
+            f"{min(low + per_series, count)} shots, {len(report.differing)} tables differ, {len(report.unreadable)} unreadable"
+        )
     return report
 
 

@@ -42,7 +42,7 @@ SINCE = datetime.now(UTC)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether a run succeeded, and the last cause of every step that failed, by step."""
+    """Whether a run succeeded, and what every step that failed raised, by step."""
 
     success: bool
     errors: dict[str, str]
@@ -99,6 +99,12 @@ class Works:
         """A table as it can be read now."""
         return self.lake.scan(TABLES[name]).collect()
 
+    def lake_version(self, name: str) -> int:
+        """The table's latest Delta version."""
+        version = self.lake.version(TABLES[name])
+        assert version is not None
+        return version
+
     def state(self) -> dict[str, str]:
         """Digest of every table, clock times and run ids left out."""
         return {
@@ -114,6 +120,5 @@ class Works:
 
 def _cause(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return " ".join(error.message.split()) if error is not None else ""
+    assert error is not None
+    return " ".join((error.cause or error).message.split())

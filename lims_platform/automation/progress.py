@@ -58,10 +58,10 @@ class ProgressHandler(logging.Handler):
 
 
 def _cause(error: Any) -> str:
-    """The exception at the bottom of a step's failure in one line: what a person can act on."""
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return " ".join(error.message.split()) if error is not None else "no error was recorded"
+    """What the step itself raised, below Dagster's wrapping, in one line: what a person can act on."""
+    if error is None:
+        return "no error was recorded"
+    return " ".join((error.cause or error).message.split())
 
 
 @dg.logger(config_schema={}, description="One line per asset: how many are done, rows, seconds.")

@@ -13,7 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.source import UTC
-from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.lake import Lake, writing
 from lims_platform.lakehouse.versions import base_key, live_rows
 
 LIVE_COLUMNS = (
@@ -85,13 +85,15 @@ class Snapshot:
     def append(self, changes: pl.DataFrame, days: Collection[date], run_id: str) -> int:
         """Commit ``changes`` with one app transaction per day of ``days``; returns the version, which is pinned from now on.
 
-        Raises CommitFailedError when one of the days was committed after the pin: blind appends would never conflict.
+        Raises CommitFailedError when one of the days was committed after the pin (blind appends would never conflict), and
+        LakeWriteError.
         """
         counted = [(self._app(day), self._delta.transaction_version(self._app(day)) or 0) for day in days]
         properties = CommitProperties(
             app_transactions=[Transaction(app, count + 1) for app, count in counted],
             custom_metadata={"dagster_run_id": run_id, "source": self._source},
         )
-        write_deltalake(self._delta, changes, mode="append", commit_properties=properties)
+        with writing(self._table):
+            write_deltalake(self._delta, changes, mode="append", commit_properties=properties)
         self._version = int(self._delta.version())
         return self._version

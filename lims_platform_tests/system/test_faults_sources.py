@@ -170,7 +170,7 @@ def test_a_connection_cut_half_way_commits_whole_chunks_only(works: Works, postg
     # One day heavier than the others: its extract is what the proxy cuts.
     postgres_execute(
         postgres_database,
-        "INSERT INTO lab_results SELECT (jsonb_populate_record(l, jsonb_build_object('result_id', l.result_id || '-' || i))).*"
+        "INSERT INTO lab_results SELECT (jsonb_populate_record(l, jsonb_build_object('result_id', result_id || '-' || i))).*"
         f" FROM lab_results l, generate_series(1, 4) i WHERE l.resulted_timestamp::date = '{LAST}'",
     )
     parts = urlsplit(postgres_database)
