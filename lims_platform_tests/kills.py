@@ -79,8 +79,8 @@ def kill_series(
     """Run ``job`` once undisturbed; then shoot it ``count`` times in copies of the same laboratory, and compare.
 
     After every ``per_series`` shots, each on what the last one left, a run goes to its end and must have made the tables of
-    the undisturbed run; then the next copy starts from an empty lake. A reader looks on all the time. ``tell`` hears of every
-    series that is done.
+    the undisturbed run; then the next copy starts from an empty lake. A reader looks on all the time. ``tell`` hears of
+    every series that is done.
     """
     since = datetime.now(UTC)
     origin = Laboratory.of(folder / "origin" / "data", **size)
@@ -104,9 +104,8 @@ def kill_series(
             f"{table} after shot {low + per_series}" for table, d in expected.items() if found.get(table) != d
         ]
         shutil.rmtree(lab.data.parent)
-        tell(
-            f"{min(low + per_series, count)} shots, {len(report.differing)} tables differ, {len(report.unreadable)} unreadable"
-        )
+        done = min(low + per_series, count)
+        tell(f"{done} shots, {len(report.differing)} tables differ, {len(report.unreadable)} reads failed")
     return report
 
 
