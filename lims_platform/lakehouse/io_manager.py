@@ -86,7 +86,9 @@ class DeltaIOManager(dg.IOManager):
         """Whether the days a step read have other files by now; an append to other days does not matter."""
         if self._lake.version(read.table) == read.version:
             return False
-        then, now = (self._lake.files(read.table, v, read.first, read.last) for v in (read.version, None))
+        if read.version is None:
+            return True
+        then, now = (self._lake.files(read.table, version, read.first, read.last) for version in (read.version, None))
         return then != now
 
 
