@@ -6,6 +6,7 @@ Here: arguments and exit codes. Not here: what the commands do (each calls one r
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
@@ -48,17 +49,31 @@ def demo(settings: Settings) -> int:
     return 0
 
 
+def _prepare_dagster(settings: Settings) -> None:
+    """Create Dagster's storage, one process at a time: two that migrate a new SQLite storage at once leave it unusable."""
+    from dagster import DagsterInstance
+
+    lock = settings.data_dir / "dagster" / ".lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with DagsterInstance.get() as instance:
+            instance.get_runs_count()
+
+
 def run(settings: Settings, first: date | None, last: date | None, job: str, confirm_vanished: bool) -> int:
     """Materialise a range of days through the dagster command line."""
+    from lims_platform.lakehouse.history import CONFIRM_TAG
     from lims_platform.partitions import partition_bounds
 
+    _prepare_dagster(settings)
     lowest, highest = partition_bounds()
     tags = {
         "dagster/asset_partition_range_start": (first or lowest).isoformat(),
         "dagster/asset_partition_range_end": (last or highest).isoformat(),
     }
     if confirm_vanished:
-        tags["lims/confirm_vanished"] = "true"
+        tags[CONFIRM_TAG] = "true"
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "run.yaml"
         config.write_text("loggers: {console: {config: {}}}\n")

@@ -5,7 +5,7 @@ Here: the laboratory's daily calendar and the trailing windows features look bac
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 
@@ -48,8 +48,3 @@ def run_days(tags: dict[str, str]) -> tuple[date, date]:
     first, last = partition_bounds()
     start, end = tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
     return (date.fromisoformat(start) if start else first), (date.fromisoformat(end) if end else last)
-
-
-def days_between(first: date, last: date) -> int:
-    """Number of days from ``first`` to ``last``, both included."""
-    return (last - first) // timedelta(days=1) + 1

@@ -11,9 +11,8 @@ from lims_platform.assets.common import table_asset
 from lims_platform.assets.door import Door, Intake
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.source import SOURCE_TABLES, SourceTable
+from lims_platform.lakehouse.history import CONFIRM_TAG, COUNTS
 from lims_platform.partitions import run_days
-
-CONFIRM_TAG = "lims/confirm_vanished"
 
 
 def conservation_check(table_name: str) -> dg.AssetCheckSpec:
@@ -35,8 +34,8 @@ def conservation_result(intake: Intake) -> dg.AssetCheckResult:
         passed=bad.is_empty(),
         check_name="source_rows_conserved",
         metadata={
-            "source_rows": intake.source_rows,
-            "identical_duplicates_collapsed": intake.collapsed,
+            "source_rows": intake.count("source_rows"),
+            "identical_duplicates_collapsed": intake.count("collapsed"),
             "expected_live": int(days["expected"].sum()),
             "actual_live": int(days["live"].sum()),
             "failing_days": "\n".join(listing) or "none",
@@ -54,8 +53,7 @@ def bronze_asset(source: SourceTable) -> dg.AssetsDefinition:
         first, last = run_days(dict(context.run.tags))
         confirmed = context.run.tags.get(CONFIRM_TAG) == "true"
         intake = door.ingest(source, first, last, context.run_id, confirmed, context.log.info)
-        counts = ("source_rows", "collapsed", "inserts", "updates", "deletes", "conflicts", "chunks")
-        metadata: dict[str, Any] = {name: getattr(intake, name) for name in counts}
+        metadata: dict[str, Any] = {name: intake.count(name) for name in COUNTS} | {"chunks": len(intake.results)}
         metadata["dagster/row_count"] = int(intake.conservation()["live"].sum())
         metadata["delta_version"] = intake.version if intake.version is not None else "unchanged"
         if intake.other_days:

@@ -5,7 +5,6 @@ Here: turning a contract into the keyword arguments of ``@dg.asset``. Not here: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from typing import Any
 
@@ -84,6 +83,3 @@ def run_range(context: dg.AssetExecutionContext) -> tuple[date, date]:
     """First and last day of the partition (range) a step materialises."""
     keys = context.partition_key_range
     return date.fromisoformat(keys.start), date.fromisoformat(keys.end)
-
-
-AssetFunction = Callable[..., Any]

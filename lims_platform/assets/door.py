@@ -15,7 +15,7 @@ import polars as pl
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.extract import DayWindow
 from lims_platform.contracts.source import SourceTable
-from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult
+from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult, Reading
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.partitions import partition_bounds
 from lims_platform.privacy.pseudonyms import Pseudonymiser, load_pseudonymiser
@@ -26,34 +26,30 @@ from lims_platform.sources.reader import Sources, TableSettings, open_sources
 
 @dataclass
 class Intake:
-    """What one table's ingestion did, over all sources and chunks."""
+    """What one table's ingestion did: one result per source and chunk."""
 
-    source_rows: int = 0
-    collapsed: int = 0
-    inserts: int = 0
-    updates: int = 0
-    deletes: int = 0
-    conflicts: int = 0
-    chunks: int = 0
-    version: int | None = None
-    other_days: set[date] = field(default_factory=set)
-    days: list[pl.DataFrame] = field(default_factory=list)
+    results: list[MergeResult] = field(default_factory=list)
 
-    def add(self, result: MergeResult) -> None:
-        """Count one merge in."""
-        for name in ("source_rows", "collapsed", "inserts", "updates", "deletes", "conflicts"):
-            setattr(self, name, getattr(self, name) + getattr(result, name))
-        self.chunks += 1
-        self.version = result.version if result.version is not None else self.version
-        self.other_days |= set(result.other_days)
-        self.days.append(result.days)
+    def count(self, name: str) -> int:
+        """Sum of one of COUNTS over sources and chunks."""
+        return sum(result.counts[name] for result in self.results)
+
+    @property
+    def version(self) -> int | None:
+        """The last version committed; None where nothing had changed."""
+        return max((r.version for r in self.results if r.version is not None), default=None)
+
+    @property
+    def other_days(self) -> set[date]:
+        """Days outside the run that changed too."""
+        return {day for result in self.results for day in result.other_days}
 
     def conservation(self) -> pl.DataFrame:
         """Per day: expected (distinct source rows) against live (rows read back), summed over sources."""
-        if not self.days:
+        if not self.results:
             return pl.DataFrame(schema={"event_date": pl.Date, "expected": pl.Int64, "live": pl.Int64})
         return (
-            pl.concat(self.days)
+            pl.concat([result.days for result in self.results])
             .group_by("event_date")
             .agg(pl.col("expected", "live").cast(pl.Int64).sum())
             .sort("event_date")
@@ -131,30 +127,28 @@ class Door:
             log(f"{table.name}: no source has this table; nothing to read")
             return intake
         for window in self._windows(table, first, last):
-            extracts = self.sources.fetch(table, window)
-            for name, extract in zip(names, extracts, strict=True):
+            for name in names:
                 settings = self.sources.settings(table, name)
                 history = History(self._lake, table, self._policy(settings, confirm_vanished))
-                frame = self._protect(extract.frame, table, settings)
-                fetch = self._asker(table, name, settings, window)
-                result = history.merge(name, frame, window, fetch, datetime.now(UTC), run_id)
-                intake.add(result)
+                result = history.merge(self._reading(table, name, settings, window), datetime.now(UTC), run_id)
+                intake.results.append(result)
                 span = f"{window.first} to {window.last}" if window else "all"
-                log(f"{table.name} from {name}, {span}: {result.source_rows:,} rows, {result.inserts:,} new")
+                rows, new = result.counts["source_rows"], result.counts["inserts"]
+                log(f"{table.name} from {name}, {span}: {rows:,} rows, {new:,} new")
         return intake
 
-    def _protect(self, frame: pl.DataFrame, table: SourceTable, settings: TableSettings) -> pl.DataFrame:
-        return self.pseudonymiser.protect(frame, table, settings.identifier_patterns)
+    def _reading(self, table: SourceTable, name: str, settings: TableSettings, window: DayWindow | None) -> Reading:
+        """The source's answers, read when asked and pseudonymised before anyone sees them."""
 
-    def _asker(
-        self, table: SourceTable, name: str, settings: TableSettings, window: DayWindow | None
-    ) -> Callable[[pl.DataFrame], pl.DataFrame]:
-        index = self.sources.names(table).index(name)
+        def protected(frame: pl.DataFrame) -> pl.DataFrame:
+            return self.pseudonymiser.protect(frame, table, settings.identifier_patterns)
 
-        def fetch(keys: pl.DataFrame) -> pl.DataFrame:
-            return self._protect(self.sources.fetch_keys(table, keys, window)[index].frame, table, settings)
-
-        return fetch
+        return Reading(
+            name,
+            window,
+            lambda: protected(self.sources.fetch(table, window, only=name)[0].frame),
+            lambda keys: protected(self.sources.fetch_keys(table, keys, window, only=name)[0].frame),
+        )
 
     def _policy(self, settings: TableSettings, confirm_vanished: bool) -> HistoryPolicy:
         keeps = settings.retention_days

@@ -7,7 +7,6 @@ import dagster as dg
 import polars as pl
 
 from lims_platform.assets.common import reads, run_range, table_asset
-from lims_platform.assets.silver import live
 from lims_platform.contracts.reference import Reference
 from lims_platform.laboratory.asof import validity
 from lims_platform.laboratory.device_health import device_failure_features as device_features
@@ -20,6 +19,7 @@ from lims_platform.laboratory.scorecard import data_quality_scorecard as scoreca
 from lims_platform.laboratory.standardise_qc import standardise_qc
 from lims_platform.laboratory.turnaround import turnaround_kpis as turnaround
 from lims_platform.laboratory.westgard import violations
+from lims_platform.lakehouse.versions import live_rows
 from lims_platform.partitions import BASELINE_DAYS, DEVICE_HISTORY_DAYS, OUTBREAK_HISTORY_DAYS, trailing
 from lims_platform.settings import settings
 
@@ -48,7 +48,7 @@ def device_failure_features(
     first, last = run_range(context)
     events = normalise_device_logs(validity(logs), history=True)
     measured = standardise_qc(validity(controls), reference)
-    return device_features(live(devices), results, events, measured, first, last, settings().timezone)
+    return device_features(live_rows(devices), results, events, measured, first, last, settings().timezone)
 
 
 @dg.asset(

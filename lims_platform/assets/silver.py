@@ -16,11 +16,12 @@ from lims_platform.laboratory.device_logs import normalise_device_logs
 from lims_platform.laboratory.samples import sample_measurements as measured_samples
 from lims_platform.laboratory.standardise import standardise_lab_results
 from lims_platform.laboratory.standardise_qc import standardise_qc
+from lims_platform.lakehouse.versions import live_rows
 
 
-def live(bronze: pl.LazyFrame) -> pl.LazyFrame:
-    """The versions that are true now: the last of each row, deletes left out."""
-    return validity(bronze).filter(pl.col("is_current") & (pl.col("change") != "delete"))
+def current(history: pl.LazyFrame) -> pl.LazyFrame:
+    """The history's rows that are true now."""
+    return history.filter(pl.col("is_current") & (pl.col("change") != "delete"))
 
 
 def columns_of(name: str) -> list[str]:
@@ -40,21 +41,19 @@ def lab_results_history(
     **table_asset("lab_results_standardized", kinds={"polars", "deltalake"}, ins={"history": reads("lab_results_history")})
 )
 def lab_results_standardized(history: pl.LazyFrame) -> pl.LazyFrame:
-    current = history.filter(pl.col("is_current") & (pl.col("change") != "delete"))
-    return current.filter(pl.col("reason").is_null()).select(columns_of("lab_results_standardized"))
+    return current(history).filter(pl.col("reason").is_null()).select(columns_of("lab_results_standardized"))
 
 
 @dg.asset(
     **table_asset("lab_results_quarantine", kinds={"polars", "deltalake"}, ins={"history": reads("lab_results_history")})
 )
 def lab_results_quarantine(history: pl.LazyFrame) -> pl.LazyFrame:
-    current = history.filter(pl.col("is_current") & (pl.col("change") != "delete"))
-    return current.filter(pl.col("reason").is_not_null()).select(columns_of("lab_results_quarantine"))
+    return current(history).filter(pl.col("reason").is_not_null()).select(columns_of("lab_results_quarantine"))
 
 
 @dg.asset(**table_asset("device_metrics_normalized", kinds={"polars", "deltalake"}, ins={"rows": reads("device_logs_raw")}))
 def device_metrics_normalized(rows: pl.LazyFrame) -> pl.LazyFrame:
-    return normalise_device_logs(live(rows)).select(columns_of("device_metrics_normalized"))
+    return normalise_device_logs(live_rows(rows)).select(columns_of("device_metrics_normalized"))
 
 
 @dg.asset(
@@ -62,7 +61,7 @@ def device_metrics_normalized(rows: pl.LazyFrame) -> pl.LazyFrame:
 )
 def quality_control_standardized(rows: pl.LazyFrame, reference: dg.ResourceParam[Reference]) -> pl.LazyFrame:
     return (
-        standardise_qc(live(rows), reference)
+        standardise_qc(live_rows(rows), reference)
         .rename({"timestamp": "run_at"})
         .select(columns_of("quality_control_standardized"))
     )
@@ -70,7 +69,7 @@ def quality_control_standardized(rows: pl.LazyFrame, reference: dg.ResourceParam
 
 @dg.asset(**table_asset("sample_measurements", kinds={"polars", "deltalake"}, ins={"rows": reads("batch_results_raw")}))
 def sample_measurements(rows: pl.LazyFrame) -> pl.LazyFrame:
-    return measured_samples(live(rows)).select(columns_of("sample_measurements"))
+    return measured_samples(live_rows(rows)).select(columns_of("sample_measurements"))
 
 
 SILVER_ASSETS = [

@@ -15,6 +15,7 @@ from lims_platform.assets.common import asset_key
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.versions import live_rows
 from lims_platform.partitions import run_days
 
 #: Failing rows shown in a check's metadata; identifiers are pseudonyms by then.
@@ -94,13 +95,6 @@ def contract_check(table: Table) -> dg.AssetChecksDefinition:
     return contract
 
 
-def _live_rows(lake: Lake, name: str, first: date, last: date) -> pl.LazyFrame:
-    """Live rows per day of a bronze table."""
-    scan = lake.scan(TABLES[name], first, last).select("event_date", "row_key", "row_version", "change")
-    latest = scan.group_by("event_date", "row_key").agg(pl.all().sort_by("row_version").last())
-    return latest.filter(pl.col("change") != "delete").group_by("event_date").agg(live=pl.len().cast(pl.Int64))
-
-
 def conservation_check(silver: str, bronze: str, parts: list[str]) -> dg.AssetChecksDefinition:
     """The blocking check live bronze = silver (+ quarantine), day by day."""
 
@@ -117,7 +111,9 @@ def conservation_check(silver: str, bronze: str, parts: list[str]) -> dg.AssetCh
             lake.scan(TABLES[part], first, last).group_by("event_date").agg(kept=pl.len().cast(pl.Int64)) for part in parts
         ]
         kept = pl.concat(counts).group_by("event_date").agg(pl.col("kept").sum())
-        days = _live_rows(lake, bronze, first, last).join(kept, on="event_date", how="full", coalesce=True).collect()
+        live = live_rows(lake.scan(TABLES[bronze], first, last)).group_by("event_date")
+        live_days = live.agg(live=pl.len().cast(pl.Int64))
+        days = live_days.join(kept, on="event_date", how="full", coalesce=True).collect()
         days = days.with_columns(pl.col("live", "kept").fill_null(0)).sort("event_date")
         bad = days.filter(pl.col("live") != pl.col("kept"))
         lines = [f"{day}: {live} live, {kept_} kept" for day, live, kept_ in bad.head(20).iter_rows()]

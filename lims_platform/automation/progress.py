@@ -42,8 +42,14 @@ class ProgressHandler(logging.Handler):
             seconds = event.event_specific_data.duration_ms / 1000
             count = f"{self._done:3d} of {self._assets}"
             self._print(f"{count}  {event.step_key:<42} {self._rows[event.step_key]:>14}  {seconds:6.1f} s")
-        elif kind in ("STEP_FAILURE", "RUN_FAILURE"):
-            self._print(f"  failed: {event.step_key or ''} {event.message or ''}")
+        elif kind == "STEP_FAILURE":
+            self._print(f"  failed: {event.step_key}: {_cause(event.event_specific_data.error)}")
+        elif kind == "RUN_FAILURE":
+            self._print(f"  failed: {event.message or ''}")
+        elif kind == "STEP_FAILURE":
+            self._print(f"  failed: {event.step_key}: {_cause(event.event_specific_data.error)}")
+        elif kind == "RUN_FAILURE":
+            self._print(f"  failed: {event.message or ''}")
 
     def _note_rows(self, event: Any) -> None:
         metadata = event.event_specific_data.materialization.metadata
@@ -53,6 +59,13 @@ class ProgressHandler(logging.Handler):
     def _print(self, line: str) -> None:
         elapsed = time.monotonic() - self._started
         print(f"[{int(elapsed) // 60:2d}:{int(elapsed) % 60:02d}] {line}", file=sys.stderr, flush=True)
+
+
+def _cause(error: Any) -> str:
+    """What the step itself raised, below Dagster's wrapping, in one line: what a person can act on."""
+    if error is None:
+        return "no error was recorded"
+    return " ".join((error.cause or error).message.split())
 
 
 @dg.logger(config_schema={}, description="One line per asset: how many are done, rows, seconds.")

@@ -24,9 +24,9 @@ def age_class(band: pl.Expr) -> pl.Expr:
     text = band.str.to_lowercase().str.strip_chars()
     number = text.str.extract(r"([0-9]+(?:\.[0-9]+)?)[^0-9]*$").cast(pl.Float64, strict=False)
     years = (
-        pl.when(text.str.contains(r"[0-9] *d")).then(number / 365.25)
-        .when(text.str.contains(r"[0-9] *w")).then(number / 52.18)
-        .when(text.str.contains(r"[0-9] *m")).then(number / 12)
+        pl.when(text.str.contains(r"[0-9] *d")).then(number * (1 / 365.25))
+        .when(text.str.contains(r"[0-9] *w")).then(number * (1 / 52.18))
+        .when(text.str.contains(r"[0-9] *m")).then(number * (1 / 12))
         .otherwise(number)
     )  # fmt: skip
     return (

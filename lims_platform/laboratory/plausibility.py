@@ -75,7 +75,13 @@ def _density(value: pl.Expr) -> pl.Expr:
     nothing.
     """
     z = (value.log() - pl.col("mu")) / pl.col("sigma")
-    return pl.when(value > 0).then((1 + z.pow(2) / 3).pow(-2) / pl.col("sigma")).otherwise(1.0).fill_null(1.0).fill_nan(1.0)
+    return (
+        pl.when(value > 0)
+        .then((1 + z.pow(2) * (1 / 3)).pow(-2) / pl.col("sigma"))
+        .otherwise(1.0)
+        .fill_null(1.0)
+        .fill_nan(1.0)
+    )
 
 
 class Plausibility:
@@ -153,7 +159,7 @@ class Plausibility:
         them.
         """
         # rounding the logarithm groups values that agree to about _SAME; zero and negative values group by themselves
-        group = pl.when(pl.col("value") > 0).then((pl.col("value").log() / _SAME).round()).otherwise(pl.col("value"))
+        group = pl.when(pl.col("value") > 0).then((pl.col("value").log() * (1 / _SAME)).round()).otherwise(pl.col("value"))
         return (
             pairs.with_columns(group=group)
             .sort("__row__", "standard", descending=[False, True])

@@ -192,7 +192,7 @@ def _with_times(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Turnaround times in hours, and time_flag extended by what is wrong with them."""
 
     def hours(end: pl.Expr, start: str) -> pl.Expr:
-        return (end - pl.col(start)).dt.total_microseconds() / 3.6e9
+        return (end - pl.col(start)).dt.total_microseconds() * (1 / 3.6e9)  # not a quotient: see asof on columns of one row
 
     done = pl.coalesce("verified_timestamp", "resulted_timestamp")
     frame = frame.with_columns(

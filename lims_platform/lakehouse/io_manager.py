@@ -5,16 +5,22 @@ Here: days of a run to a Delta range overwrite, versions in metadata. Not here: 
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import dagster as dg
 import polars as pl
+from deltalake.exceptions import CommitFailedError
 
 from lims_platform.contracts.base import Table
-from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.lake import COMMIT_ATTEMPTS, Lake
+
+#: Seconds a step waits before it starts again, drawn at random so that two runs do not march in step.
+CONFLICT_WAIT_SECONDS = (0.2, 2.0)
 
 
 def _days(context: dg.InputContext | dg.OutputContext) -> tuple[date | None, date | None]:
@@ -30,14 +36,15 @@ def _days(context: dg.InputContext | dg.OutputContext) -> tuple[date | None, dat
 class DeltaIOManager(dg.IOManager):
     """Stores an asset's frame as the Delta table of its last key part; hands out lazy scans at a pinned version.
 
-    Metadata of a write: Delta version, rows, days, and the version of every input the step read, all scalars (an event is
-    copied to every day of a range). Rows per day go to each day's own event.
+    Metadata of a write: Delta version, rows and days of the whole write, and the version of every input the step read, all
+    scalars, because Dagster copies them to the event of every day. Of two runs that write the same days the last word has
+    the one with the newest inputs: a write that lost the race, or whose inputs changed meanwhile, starts its step again.
     """
 
     def __init__(self, lake: Lake, tables: Mapping[str, Table]) -> None:
         self._lake = lake
         self._tables = tables
-        self._read_versions: dict[tuple[str, str], dict[str, int]] = {}
+        self._reads: dict[tuple[str, str], dict[str, _Read]] = {}
 
     def _table(self, key: dg.AssetKey) -> Table:
         return self._tables[key.path[-1]]
@@ -46,33 +53,57 @@ class DeltaIOManager(dg.IOManager):
         """Replace the run's days of the table by ``obj``; a check of dtypes against the contract comes first."""
         table = self._table(context.asset_key)
         first, last = _days(context)
+        reads = self._reads.pop((context.run_id, context.step_key), {})
         started = time.monotonic()
-        version = self._lake.replace(table, obj.lazy, first, last)
-        seconds = time.monotonic() - started
-        written = self._lake.scan(table, first, last, version)
-        metadata: dict[str, Any] = {"delta_version": version, "write_seconds": round(seconds, 2)}
+        try:
+            version = self._lake.replace(table, obj.lazy(), first, last)
+        except CommitFailedError as error:
+            raise _again(context, f"{table.path} was written by another run") from error
+        moved = [read.table.path for read in reads.values() if self._has_moved(read)]
+        if moved:
+            raise _again(context, f"{', '.join(moved)} changed while {table.path} was computed")
+        rows = self._lake.scan(table, first, last, version).select(pl.len()).collect().item()
+        metadata: dict[str, Any] = {
+            "dagster/row_count": int(rows),
+            "delta_version": version,
+            "write_seconds": round(time.monotonic() - started, 2),
+        }
         if table.partition is not None:
-            per_day = written.group_by(table.partition).agg(rows=pl.len()).collect()
-            metadata |= {"dagster/row_count": int(per_day["rows"].sum()), "days": f"{first} to {last}"}
-        else:
-            metadata["dagster/row_count"] = int(written.select(pl.len()).collect().item())
-        reads = self._read_versions.pop((context.run_id, context.step_key), {})
-        metadata |= {f"input_version/{name}": read for name, read in reads.items()}
+            metadata["days"] = f"{first} to {last}"
+        metadata |= {f"input_version/{name}": read.version for name, read in reads.items() if read.version is not None}
         context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
         """The input's days at the version that is latest now, recorded as the input version of the step."""
-        if context.upstream_output is not None and context.asset_key is None:
-            raise ValueError("the lake's IO manager loads assets only")
         table = self._table(context.asset_key)
-        version = self._lake.version(table)
-        reads = self._read_versions.setdefault((self._run_id(context), context.step_context.step.key), {})
-        if version is None:
-            return table.empty().lazy()
-        reads[table.name] = version
         first, last = _days(context)
-        return self._lake.scan(table, first, last, version)
+        read = _Read(table, self._lake.version(table), first, last)
+        step = context.step_context
+        self._reads.setdefault((step.run_id, step.step.key), {})[table.name] = read
+        return self._lake.scan(table, first, last, read.version)
 
-    @staticmethod
-    def _run_id(context: dg.InputContext) -> str:
-        return context.step_context.run_id
+    def _has_moved(self, read: _Read) -> bool:
+        """Whether the days a step read have other files by now; an append to other days does not matter."""
+        if self._lake.version(read.table) == read.version:
+            return False
+        if read.version is None:
+            return True
+        then, now = (self._lake.files(read.table, version, read.first, read.last) for version in (read.version, None))
+        return then != now
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a step was given: a table's days at a version (None: it did not exist)."""
+
+    table: Table
+    version: int | None
+    first: date | None
+    last: date | None
+
+
+def _again(context: dg.OutputContext, why: str) -> dg.RetryRequested:
+    """Dagster starts the step again, from its reads."""
+    context.log.warning(f"{why}: the step starts again from its reads")
+    wait = random.uniform(*CONFLICT_WAIT_SECONDS)
+    return dg.RetryRequested(max_retries=COMMIT_ATTEMPTS - 1, seconds_to_wait=wait)

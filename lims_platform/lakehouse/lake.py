@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from lims_platform.contracts.base import Table
 
@@ -26,6 +27,24 @@ COMMIT_ATTEMPTS = 5
 
 class ContractError(ValueError):
     """A frame does not have its table's columns or dtypes; the message names the table and each column."""
+
+
+class LakeWriteError(RuntimeError):
+    """The lake could not take a write (full disk, read-only, rows outside their range); nothing of it is visible."""
+
+
+@contextmanager
+def writing(table: Table) -> Iterator[None]:
+    """Turn whatever the storage says into a LakeWriteError that names the table; a lost race stays CommitFailedError."""
+    try:
+        yield
+    except CommitFailedError:
+        raise
+    except (DeltaError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise LakeWriteError(
+            f"{table.path}: cannot be written: {said}. Readers see the version before; run again"
+        ) from error
 
 
 def retry_on_conflict(attempt: Callable[[], T]) -> T:
@@ -98,45 +117,46 @@ class Lake:
         missing = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in table.dtypes.items() if name not in stored]
         return frame.with_columns(missing).select(list(table.dtypes))
 
-    def replace(
-        self, table: Table, build: Callable[[], pl.LazyFrame], first: date | None = None, last: date | None = None
-    ) -> int:
-        """Replace the days ``first`` to ``last`` (the whole table if unpartitioned) by what ``build`` returns, atomically.
+    def replace(self, table: Table, frame: pl.LazyFrame, first: date | None = None, last: date | None = None) -> int:
+        """Replace the days ``first`` to ``last`` (the whole table if unpartitioned) by ``frame``, atomically.
 
-        ``build`` is called again from its reads when another writer won the race. Returns the committed version.
-        Raises ContractError before anything is written, and ValueError for rows dated outside the range.
+        Columns new in the contract are added to the stored table. Returns the committed version. Raises ContractError before
+        anything is written; LakeWriteError when the storage refuses or a row is dated outside the range; CommitFailedError
+        when another writer committed these days meanwhile: the caller starts again from its reads, because ``frame`` may be
+        out of date.
         """
-        path = self.path(table)
+        options: dict[str, object] = {"schema_mode": "merge"}
+        if table.partition is not None:
+            if first is None or last is None:
+                raise ValueError(f"{table.path} is written by days: first and last are required")
+            options["predicate"] = f"{table.partition} >= '{first}' AND {table.partition} <= '{last}'"
+        ready = conform(frame, table)
+        delta = self.create_if_absent(table)
+        with writing(table):
+            ready.sink_delta(delta, mode="overwrite", delta_write_options=options)
+        return int(delta.version())
 
-        def attempt() -> int:
-            frame = conform(build(), table)
-            options: dict[str, object] = {"schema_mode": "merge"} if table.partition is None else {}
-            if table.partition is not None:
-                if first is None or last is None:
-                    raise ValueError(f"{table.path} is written by days: first and last are required")
-                options["predicate"] = f"{table.partition} >= '{first}' AND {table.partition} <= '{last}'"
-            delta = self.open(table)
-            if delta is None:
-                delta = self._create(table)
-            elif table.partition is None:
-                options = {"schema_mode": "overwrite"}
-            frame.sink_delta(delta, mode="overwrite", delta_write_options=options)
-            return int(delta.version())
-
-        path.mkdir(parents=True, exist_ok=True)
-        return retry_on_conflict(attempt)
+    def files(self, table: Table, version: int | None, first: date | None = None, last: date | None = None) -> set[str]:
+        """Data files of the table's days at a version: equal sets hold equal rows."""
+        delta = self.open(table, version)
+        if delta is None:
+            return set()
+        if table.partition is None or first is None or last is None:
+            return set(delta.file_uris())
+        return set(delta.file_uris([(table.partition, ">=", first.isoformat()), (table.partition, "<=", last.isoformat())]))
 
     def _create(self, table: Table) -> DeltaTable:
         """An empty table with the contract's schema, so that the first write is an overwrite like any other."""
         path = self.path(table)
-        path.mkdir(parents=True, exist_ok=True)
-        return DeltaTable.create(
-            str(path),
-            schema=table.empty().to_arrow().schema,
-            partition_by=[table.partition] if table.partition else None,
-            mode="ignore",
-            description=table.description,
-        )
+        with writing(table):
+            path.mkdir(parents=True, exist_ok=True)
+            return DeltaTable.create(
+                str(path),
+                schema=table.empty().to_arrow().schema,
+                partition_by=[table.partition] if table.partition else None,
+                mode="ignore",
+                description=table.description,
+            )
 
     def create_if_absent(self, table: Table) -> DeltaTable:
         """The table, made empty with the contract's schema where it did not exist."""
@@ -144,10 +164,8 @@ class Lake:
 
     def append(self, table: Table, frame: pl.DataFrame) -> int:
         """Add rows to an append-only table; returns the committed version. ContractError before anything is written."""
+        ready = conform(frame.lazy(), table).collect()
         delta = self.create_if_absent(table)
-        conform(frame.lazy(), table).collect().write_delta(delta, mode="append")
-        return int(DeltaTable(str(self.path(table))).version())
-
-    def existing(self, tables: Iterable[Table]) -> list[Table]:
-        """Those of ``tables`` that were ever written."""
-        return [table for table in tables if self.open(table) is not None]
+        with writing(table):
+            ready.write_delta(delta, mode="append")
+        return int(delta.version())

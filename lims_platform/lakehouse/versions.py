@@ -5,12 +5,14 @@ Pure frames in, frames out. Here: what ``history`` decides with. Not here: the l
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 
 import polars as pl
 
+from lims_platform.contracts.extract import DayWindow
 from lims_platform.contracts.source import UTC, SourceTable
-from lims_platform.lakehouse.digest import row_digests
+from lims_platform.lakehouse.digest import DIGEST_LENGTH, row_digests
 
 #: The day of every row of a register: devices are things, not events.
 REGISTER_DAY = date(1970, 1, 1)
@@ -59,31 +61,65 @@ def resolve_duplicates(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([plain.filter(~repeated), ranked])
 
 
-def latest_versions(rows: pl.DataFrame) -> pl.DataFrame:
-    """Per row_key the row of the highest row_version; only keys with more than one version are compared."""
-    several = rows.filter(pl.col("row_version") > 1).select("row_key").unique()
-    if several.is_empty():
-        return rows
-    many = rows.join(several, on="row_key", how="semi")
-    newest = many.sort("row_version", descending=True).unique("row_key", keep="first", maintain_order=True)
-    return pl.concat([rows.join(several, on="row_key", how="anti"), newest])
+def live_rows(versions: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows that are true now: of each row_key the highest row_version, unless that is a delete.
+
+    Nearly every key has one version; only the others are grouped.
+    """
+    newest = versions.filter(pl.col("row_version") > 1).group_by("row_key").agg(_newest=pl.col("row_version").max())
+    return (
+        versions.join(newest, on="row_key", how="left", maintain_order="left")
+        .filter(pl.col("row_version") == pl.col("_newest").fill_null(1), pl.col("change") != "delete")
+        .drop("_newest")
+    )
+
+
+def base_key() -> pl.Expr:
+    """The key a row_key stands for: a conflicting duplicate's carries ``#`` and its digest at the end."""
+    row_key = pl.col("row_key")
+    return pl.when("is_conflict").then(row_key.str.head(-(DIGEST_LENGTH + 1))).otherwise(row_key).alias("base_key")
+
+
+def distinct_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Prepared rows without identical duplicates; the first of each stays."""
+    return rows.unique(["base_key", "event_date", "row_digest"], keep="first", maintain_order=True)
+
+
+def dated(rows: pl.DataFrame, live: pl.DataFrame, window: DayWindow) -> pl.DataFrame:
+    """Prepared rows with their day and date_source settled, distinct again.
+
+    A stray belongs to the day it was first ingested (else it would move every day), a new one to the window's stray day.
+    ``live``: live rows with base_key, row_digest, event_date and date_source.
+    """
+    outside = ~pl.col("event_date").is_between(window.partitions_first, window.partitions_last)
+    origin = pl.when(outside & ~STRAY).then(pl.lit("outside")).otherwise("date_source")
+    rows = rows.with_columns(date_source=pl.when(pl.col("event_date").is_null()).then(pl.lit("no_time")).otherwise(origin))
+    strays = live.filter(STRAY).sort("event_date")
+    exact = strays.unique(["base_key", "row_digest"], keep="first").select("base_key", "row_digest", day="event_date")
+    any_day = strays.unique("base_key", keep="first").select("base_key", key_day="event_date")
+    joined = rows.join(exact, on=["base_key", "row_digest"], how="left").join(any_day, on="base_key", how="left")
+    stray_day = pl.coalesce("day", "key_day", pl.lit(window.stray_day or window.last))
+    return distinct_rows(
+        joined.with_columns(event_date=pl.when(STRAY).then(stray_day).otherwise("event_date")).drop("day", "key_day")
+    )
 
 
 def with_knowledge(
-    rows: pl.DataFrame, table: SourceTable, loaded_days: pl.Series, now: datetime, late_after: timedelta
+    rows: pl.DataFrame, table: SourceTable, first_loads: Collection[date], now: datetime, late_after: timedelta
 ) -> pl.DataFrame:
     """Add known_from and knowledge_origin: the source's own time where it has one that can be believed, else ``now``.
 
     ``rows``: prepared rows with ``before`` and ``before_known``, the version they follow (null for a first version).
-    A first version of a day loaded before, seen more than ``late_after`` after its result, became known when it was read:
-    otherwise a feature row of a day long gone would change when rebuilt.
+    ``first_loads``: days this merge loads for the first time. A first version of any other day, seen more than
+    ``late_after`` after its result, became known when it was read: otherwise a feature row of a day long gone would change
+    when rebuilt.
     """
     moment = pl.lit(now).cast(UTC)
     times = [c for c in (table.event_time, *table.fallback_times) if c]
     result_time = pl.coalesce(times) if times else pl.lit(None, dtype=UTC)
     version_time = pl.col("version_time")
     is_new = pl.col("before").is_null()
-    believed = pl.col("event_date").is_in(loaded_days.implode()).not_() | ((moment - result_time) <= late_after)
+    believed = pl.col("event_date").is_in(list(first_loads)) | ((moment - result_time) <= late_after)
     origin = (
         pl.when(version_time.is_not_null() & (version_time > result_time).fill_null(True))
         .then(pl.lit("update_time"))

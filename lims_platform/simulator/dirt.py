@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lims_platform.simulator import catalogue
+from lims_platform.simulator import catalogue, spellings
 from lims_platform.simulator.clock import DAY, HOUR, NEVER
 from lims_platform.simulator.pool import numbered
 from lims_platform.simulator.randomness import uniforms
@@ -38,26 +38,6 @@ RECOVERABLE = frozenset(
 )
 #: Longest time after its day that a row of a day's orders can still change: follow-up, lateness, amendment, deletion.
 LOOK_BACK_DAYS = 30
-
-_NOT_DONE = ("HEMOLYZED", "QNS", "HOLD", "ERROR", "CLOTTED")
-_POSITIVE = ("Pos", "DETECTED", "Detected", "POS", "positive", "REACTIVE")
-_NEGATIVE = ("NOT DETECTED", "NEG.", "Neg", "negative", "Not detected", "NON-REACTIVE")
-_UNMAPPED = ("GLU-2", "XTRA9", "LACT_OLD", "K_ISTAT", "HB_POC", "CRPX")
-_UNIT_SPELLINGS: dict[str, tuple[str, ...]] = {
-    "mg/dL": ("mg/dl", "MG/DL", "mg / dL"),
-    "mmol/L": ("mmol/l", "MMOL/L", "mM"),
-    "g/dL": ("g/dl", "G/DL", "gm/dL"),
-    "10*3/uL": ("K/uL", "x10^3/uL", "10^3/uL"),
-    "10*6/uL": ("M/uL", "x10^6/uL", "10^6/uL"),
-    "U/L": ("u/l", "IU/L", "U/l"),
-    "%": ("percent", "PERCENT", " %"),
-    "mIU/L": ("uIU/mL", "mU/L", "MIU/L"),
-}
-_COMMENTS = (
-    "sample of patient {} clotted",
-    "see earlier report of {}",
-    "called to ward for patient {}, repeat requested",
-)
 
 Rows = NDArray[np.int64]
 
@@ -171,7 +151,9 @@ class _Planter:
 
     def coded_spelling(self, kind: str, rows: Rows) -> None:
         positive = pl.Series(self.draft.positive[rows])
-        self._write_value(kind, rows, self._one_of(_POSITIVE, rows).zip_with(positive, self._one_of(_NEGATIVE, rows)))
+        self._write_value(
+            kind, rows, self._one_of(spellings.POSITIVE, rows).zip_with(positive, self._one_of(spellings.NEGATIVE, rows))
+        )
 
     def unit_spelling(self, kind: str, rows: Rows) -> None:
         has = np.isin(self.draft.code[rows], _SPELLED)
@@ -199,7 +181,7 @@ class _Planter:
         return pl.Series([f"{x:.4g}" if x < 1000 else f"{x:.0f}" for x in converted.tolist()], dtype=pl.String)
 
     def not_done(self, kind: str, rows: Rows) -> None:
-        self._write_value(kind, rows, self._one_of(_NOT_DONE, rows))
+        self._write_value(kind, rows, self._one_of(spellings.NOT_DONE, rows))
 
     def cancelled(self, kind: str, rows: Rows) -> None:
         self.draft.cancelled[rows] = True
@@ -216,7 +198,7 @@ class _Planter:
         self._write_value(kind, rows, text)
 
     def unmapped_code(self, kind: str, rows: Rows) -> None:
-        text = self._one_of(_UNMAPPED, rows)
+        text = self._one_of(spellings.UNMAPPED, rows)
         self.draft.test.write(rows, text)
         self._note(kind, rows, text)
 
@@ -248,8 +230,8 @@ class _Planter:
 
     def comment(self, kind: str, rows: Rows) -> None:
         person = numbered("P", self.world.patients.number(self.draft.orders.patient[self.draft.order[rows]]), 7)
-        sentences = (self.u[1, rows] * len(_COMMENTS)).astype(np.int64).tolist()
-        text = [_COMMENTS[i].format(p) for i, p in zip(sentences, person, strict=True)]
+        sentences = (self.u[1, rows] * len(spellings.COMMENTS)).astype(np.int64).tolist()
+        text = [spellings.COMMENTS[i].format(p) for i, p in zip(sentences, person, strict=True)]
         self._write_value(kind, rows, pl.Series(text, dtype=pl.String))
 
     def amended(self, kind: str, rows: Rows) -> None:
@@ -306,5 +288,7 @@ _CODE = pl.Series(catalogue.CODES)
 _OWN_UNIT = pl.Series([a.unit for a in catalogue.NUMERIC] + _NONE, dtype=pl.String)
 _MOLAR = np.array([a.molar for a in catalogue.NUMERIC] + [0.0] * len(catalogue.PATHOGENS))
 _MOLAR_UNIT = pl.Series([a.molar_unit for a in catalogue.NUMERIC] + _NONE, dtype=pl.String)
-_SPELLED = np.array([i for i, a in enumerate(catalogue.NUMERIC) if a.unit in _UNIT_SPELLINGS])
-_SPELLINGS = pl.Series([s for a in catalogue.NUMERIC for s in _UNIT_SPELLINGS.get(a.unit, ("", "", ""))], dtype=pl.String)
+_SPELLED = np.array([i for i, a in enumerate(catalogue.NUMERIC) if a.unit in spellings.UNIT_SPELLINGS])
+_SPELLINGS = pl.Series(
+    [s for a in catalogue.NUMERIC for s in spellings.UNIT_SPELLINGS.get(a.unit, ("", "", ""))], dtype=pl.String
+)

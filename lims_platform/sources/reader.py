@@ -45,10 +45,10 @@ class Sources:
         """Sources that hold the table, in the order of sources.yaml; empty where none does."""
         return [name for name, reader in self._readers.items() if table.name in reader.settings.tables]
 
-    def _having(self, table: SourceTable) -> list[SqlSource | FileSource]:
-        names = self.names(table)
+    def _having(self, table: SourceTable, only: str | None = None) -> list[SqlSource | FileSource]:
+        names = [name for name in self.names(table) if only in (None, name)]
         if not names:
-            raise SourceError(f"table {table.name}: no source has it; sources: {', '.join(self._readers)}")
+            raise SourceError(f"table {table.name}: no source has it; sources: {only or ', '.join(self._readers)}")
         return [self._readers[name] for name in names]
 
     def settings(self, table: SourceTable, source: str) -> TableSettings:
@@ -74,19 +74,22 @@ class Sources:
             else:
                 reader.check(table)
 
-    def fetch(self, table: SourceTable, window: DayWindow | None) -> list[Extract]:
+    def fetch(self, table: SourceTable, window: DayWindow | None, only: str | None = None) -> list[Extract]:
         """One extract per source of the table.
 
         Args:
             table: a table of the contract.
             window: days wanted; None for everything, which is what a register needs.
+            only: name of the one source to ask; None asks all.
 
         Raises:
             SourceError: see its ``transient``; nothing is delivered in part.
         """
-        return [reader.fetch(table, window) for reader in self._having(table)]
+        return [reader.fetch(table, window) for reader in self._having(table, only)]
 
-    def fetch_keys(self, table: SourceTable, keys: pl.DataFrame, window: DayWindow | None = None) -> list[Extract]:
+    def fetch_keys(
+        self, table: SourceTable, keys: pl.DataFrame, window: DayWindow | None = None, only: str | None = None
+    ) -> list[Extract]:
         """Rows having these keys on whatever day; tells a row that moved from one that vanished.
 
         Args:
@@ -94,8 +97,9 @@ class Sources:
             keys: the contract's key columns; free text among them takes no part, so more rows than keys may come back.
             window: only its partitions and stray_day are used, to classify rows as ``fetch`` would; without it a row
                 without a usable time has no event_date.
+            only: name of the one source to ask; None asks all.
         """
-        return [reader.fetch_keys(table, keys, window) for reader in self._having(table)]
+        return [reader.fetch_keys(table, keys, window) for reader in self._having(table, only)]
 
     def count_by_day(self, table: SourceTable, window: DayWindow) -> pl.DataFrame:
         """Columns source, event_date, rows: cheap sizes to cut chunks with, not the truth about a day.

@@ -11,7 +11,7 @@ import pytest
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
-from lims_platform.lakehouse.versions import latest_versions
+from lims_platform.lakehouse.versions import live_rows
 from lims_platform.simulator.changes import apply_changes
 from lims_platform_tests.system import deployment
 
@@ -43,7 +43,7 @@ def source(data: Path) -> pl.DataFrame:
 
 
 def test_every_source_row_is_in_silver_or_quarantine(laboratory: Path) -> None:
-    live = latest_versions(rows(laboratory, "lab_results_raw")).filter(pl.col("change") != "delete")
+    live = live_rows(rows(laboratory, "lab_results_raw").lazy()).collect()
     kept = rows(laboratory, "lab_results_standardized").height + rows(laboratory, "lab_results_quarantine").height
     assert kept == live.height > 5_000
     assert set(live["result_id"]) == set(source(laboratory)["result_id"])
@@ -72,7 +72,7 @@ def test_a_second_run_adds_nothing_and_changes_become_versions(laboratory: Path)
     assert changed.returncode == 0, changed.stderr[-4000:]
     history = rows(laboratory, "lab_results_raw")
     assert history.height > before["lab_results"]
-    live = latest_versions(history).filter(pl.col("change") != "delete")
+    live = live_rows(history.lazy()).collect()
     assert live["row_key"].n_unique() == live.height, "no row is live on two days"
     deleted = set(log.filter(pl.col("kind") == "deleted")["result_id"])
     assert deleted and not deleted & set(live["result_id"])

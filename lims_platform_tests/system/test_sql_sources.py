@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from lims_platform.sources.config import load_sources, parse_sources
 from lims_platform.sources.reader import Sources, open_sources
 from lims_platform.sources.sql import SqlSource
 from lims_platform_tests.servers import (  # noqa: F401
+    cut_proxy,
     mariadb_database,
     mariadb_execute,
     mariadb_server,
@@ -229,40 +228,6 @@ def test_nobody_listens() -> None:
     assert error.value.transient and "secret" not in str(error.value) and time.monotonic() - began < 8
 
 
-def _cut_proxy(target: tuple[str, int], after: int) -> tuple[int, Callable[[], None]]:
-    """A TCP relay that drops the connection after so many bytes from the server."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def pump(source: socket.socket, sink: socket.socket, limit: int | None) -> None:
-        passed = 0
-        try:
-            while data := source.recv(65536):
-                passed += len(data)
-                if limit is not None and passed > limit:
-                    break
-                sink.sendall(data)
-        except OSError:
-            pass
-        for side in (source, sink):
-            try:
-                side.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(target)
-            threading.Thread(target=pump, args=(client, server, None), daemon=True).start()
-            threading.Thread(target=pump, args=(server, client, after), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return listener.getsockname()[1], listener.close
-
-
 def test_a_connection_lost_midway_delivers_nothing(postgres_database: str) -> None:  # noqa: F811
     from urllib.parse import urlsplit, urlunsplit
 
@@ -273,7 +238,7 @@ def test_a_connection_lost_midway_delivers_nothing(postgres_database: str) -> No
         " FROM generate_series(1, 50000) i",
     )
     parts = urlsplit(postgres_database)
-    port, close = _cut_proxy((parts.hostname or "", parts.port or 0), after=300_000)
+    port, close = cut_proxy((parts.hostname or "", parts.port or 0), after=300_000)
     user = f"{parts.username}:{parts.password}@" if parts.password else f"{parts.username}@"
     reader = sources(urlunsplit(parts._replace(netloc=f"{user}127.0.0.1:{port}")))
     try:

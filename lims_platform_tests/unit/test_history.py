@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lims_platform.contracts.extract import EXTRACT_COLUMNS, DayWindow
 from lims_platform.contracts.source import BATCH_RESULTS, SourceTable
-from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult, VanishedRowsError
+from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult, Reading, VanishedRowsError
 from lims_platform.lakehouse.lake import Lake
-from lims_platform.lakehouse.versions import latest_versions
+from lims_platform.lakehouse.versions import live_rows
 
 FIRST = date(2026, 3, 1)
 DAYS = 3
@@ -66,7 +66,7 @@ def load(history: History, source: Source, chunk: int, step: int = 0, days: rang
         strays = high == days.stop - 1
         window, frame = source.window(FIRST + timedelta(days=low), FIRST + timedelta(days=high), strays)
         now = NOW + timedelta(hours=step)
-        results.append(history.merge("s", frame, window, source.fetch_keys, now, f"run{step}"))
+        results.append(history.merge(Reading("s", window, lambda f=frame: f, source.fetch_keys), now, f"run{step}"))
     return results
 
 
@@ -75,7 +75,7 @@ def bronze(history: History) -> pl.DataFrame:
 
 
 def live(history: History) -> pl.DataFrame:
-    return latest_versions(bronze(history)).filter(pl.col("change") != "delete")
+    return live_rows(bronze(history).lazy()).collect()
 
 
 def new_history(path: Path, **policy: object) -> History:
@@ -106,7 +106,9 @@ def test_live_rows_are_the_source_whatever_the_chunks(
         # Contradicting rows can settle over two passes where their winners changed; a second pass must then be quiet.
         for history, chunk in ((first, chunks[0]), (second, chunks[1])):
             again = load(history, source, chunk, step)
-            assert all(r.inserts == r.updates == r.deletes == 0 for r in again), "a second run adds nothing"
+            assert all(r.counts[name] == 0 for r in again for name in ("inserts", "updates", "deletes")), (
+                "a second run adds nothing"
+            )
         distinct = {(r[0], r[1], r[2]) for r in rows}
         for history in (first, second):
             now_live = live(history)
@@ -148,7 +150,7 @@ def test_a_row_moved_into_the_only_day_read_leaves_its_old_day(tmp_path: Path) -
     history = new_history(tmp_path)
     load(history, Source([("S1", 0, 7.0, 0)]), 4)
     (result,) = load(history, Source([("S1", 2, 7.0, 1)]), 1, 1, range(2, 3))
-    assert (result.inserts, result.deletes, result.other_days) == (1, 1, (FIRST,))
+    assert (result.counts["inserts"], result.counts["deletes"], result.other_days) == (1, 1, (FIRST,))
     assert live(history)["event_date"].to_list() == [FIRST + timedelta(days=2)]
 
 
@@ -171,7 +173,7 @@ def test_first_load_believes_result_times_and_a_late_row_does_not(tmp_path: Path
     def without_version_time(rows: list[Row]) -> pl.DataFrame:
         window, frame = Source(rows).window(FIRST, FIRST + timedelta(days=2), True)
         frame = frame.with_columns(updated_at=pl.lit(None, dtype=frame.schema["updated_at"]))
-        history.merge("s", frame, window, source.fetch_keys, NOW, "run")
+        history.merge(Reading("s", window, lambda: frame, source.fetch_keys), NOW, "run")
         return bronze(history).sort("sample_id")
 
     first = without_version_time([("S1", 0, 7.0, 0)])
@@ -183,7 +185,7 @@ def test_first_load_believes_result_times_and_a_late_row_does_not(tmp_path: Path
 
 
 def test_the_loser_of_two_writers_reads_again_and_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lims_platform.lakehouse import history as module
+    from lims_platform.lakehouse import snapshot as module
 
     first, second = new_history(tmp_path), new_history(tmp_path)
     source = Source([(f"S{i}", 0, 7.0, 0) for i in range(10)])
@@ -197,4 +199,31 @@ def test_the_loser_of_two_writers_reads_again_and_adds_nothing(tmp_path: Path, m
 
     monkeypatch.setattr(module, "write_deltalake", raced_write)
     (result,) = load(first, source, 4, 0)
-    assert result.inserts == 0 and bronze(first).height == 10
+    assert result.counts["inserts"] == 0 and bronze(first).height == 10
+
+
+def test_an_extract_older_than_another_runs_commit_is_read_again(tmp_path: Path) -> None:
+    slow, fast = new_history(tmp_path), new_history(tmp_path)
+    load(slow, Source([("S1", 0, 7.0, 0)]), 4)
+    old, new = Source([("S1", 0, 7.1, 1)]), Source([("S1", 0, 7.2, 2)])
+    window, stale = old.window(FIRST, LAST, True)
+    reads: list[str] = []
+
+    def rows() -> pl.DataFrame:
+        if not reads:
+            load(fast, new, 4, 1)
+        reads.append("read")
+        return stale if len(reads) == 1 else new.window(FIRST, LAST, True)[1]
+
+    result = slow.merge(Reading("s", window, rows, new.fetch_keys), NOW + timedelta(hours=2), "slow")
+    assert len(reads) == 2 and result.counts["updates"] == 0
+    assert bronze(slow).sort("row_version")["ph_level"].to_list() == [7.0, 7.2]
+
+
+def test_a_late_row_of_a_day_loaded_without_rows_became_known_when_it_was_read(tmp_path: Path) -> None:
+    history = new_history(tmp_path)
+    first = load(history, Source([("S1", 2, 7.0, 0)]), 4)
+    assert first[0].version is not None
+    load(history, Source([("S1", 2, 7.0, 0), ("S2", 0, 7.0, -60 * 24 * 30)]), 4, 1)
+    late = bronze(history).filter(pl.col("sample_id") == "S2")
+    assert late["knowledge_origin"].item() == "ingestion" and late["known_from"].item() == NOW + timedelta(hours=1)

@@ -1,0 +1,99 @@
+"""One source's rows of a bronze table at a pinned version, and the commit that must follow that very version.
+
+Here: what history asks of the lake, and app transactions. Not here: what shall change (``history``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+from lims_platform.contracts.base import Table
+from lims_platform.contracts.source import UTC
+from lims_platform.lakehouse.lake import Lake, writing
+from lims_platform.lakehouse.versions import base_key, live_rows
+
+LIVE_COLUMNS = (
+    "row_key",
+    "row_version",
+    "event_date",
+    "date_source",
+    "change",
+    "row_digest",
+    "known_from",
+    "is_conflict",
+)
+
+
+class Snapshot:
+    """A bronze table as one source's merge sees it; pin it before the source is read.
+
+    Whoever commits the same days after the pin makes ``append`` fail, so an extract older than another run's can
+    never overwrite what that run wrote.
+    """
+
+    def __init__(self, lake: Lake, table: Table, source: str) -> None:
+        self._lake, self._table, self._source = lake, table, source
+        self._delta: DeltaTable = lake.create_if_absent(table)
+        self._version = int(self._delta.version())
+
+    @property
+    def is_new(self) -> bool:
+        """Nothing was ever written to the table."""
+        return self._version == 0
+
+    def rows(self) -> pl.LazyFrame:
+        """Every version of the source's rows, with base_key."""
+        scan = self._lake.scan(self._table, version=self._version)
+        return scan.filter(pl.col("source") == self._source).with_columns(base_key())
+
+    def live(self, which: pl.Expr) -> pl.DataFrame:
+        """Live rows among the versions ``which`` selects, in LIVE_COLUMNS and base_key."""
+        return live_rows(self.rows().filter(which).select(*LIVE_COLUMNS, "base_key")).collect()
+
+    def live_of(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Live rows of the base keys, on any day, conflicts included."""
+        named = self.rows().select(*LIVE_COLUMNS, "base_key").join(keys.lazy(), on="base_key", how="semi")
+        return live_rows(named).collect()
+
+    def stored(self, keys: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+        """The source's own key columns of the base keys, as they stand in any version."""
+        return self.rows().join(keys.lazy(), on="base_key", how="semi").select(names).collect()
+
+    def last_versions(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """row_key, before, before_known: the highest version of the row keys that ever lived, and when it was known."""
+        if self.is_new or keys.is_empty():
+            return pl.DataFrame(schema={"row_key": pl.String(), "before": pl.Int32(), "before_known": UTC})
+        past = self.rows().join(keys.lazy(), on="row_key", how="semi").group_by("row_key")
+        return past.agg(before=pl.col("row_version").max(), before_known=pl.col("known_from").max()).collect()
+
+    def versions(self, wanted: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+        """``columns`` of the versions named by row_key and row_version."""
+        keys = ["row_key", "row_version"]
+        return self.rows().select(columns).join(wanted.lazy().select(*keys, "known_from"), on=keys).collect()
+
+    def _app(self, day: date) -> str:
+        return f"{self._table.name}/{self._source}/{day}"
+
+    def never_loaded(self, days: Collection[date]) -> set[date]:
+        """Those of ``days`` no merge of this source has covered; a day without a row counts once it was covered."""
+        return {day for day in days if self._delta.transaction_version(self._app(day)) is None}
+
+    def append(self, changes: pl.DataFrame, days: Collection[date], run_id: str) -> int:
+        """Commit ``changes`` with one app transaction per day of ``days``; returns the version, which is pinned from now on.
+
+        Raises CommitFailedError when one of the days was committed after the pin (blind appends would never conflict), and
+        LakeWriteError.
+        """
+        counted = [(self._app(day), self._delta.transaction_version(self._app(day)) or 0) for day in days]
+        properties = CommitProperties(
+            app_transactions=[Transaction(app, count + 1) for app, count in counted],
+            custom_metadata={"dagster_run_id": run_id, "source": self._source},
+        )
+        with writing(self._table):
+            write_deltalake(self._delta, changes, mode="append", commit_properties=properties)
+        self._version = int(self._delta.version())
+        return self._version
