@@ -13,10 +13,11 @@ from functools import cached_property
 import polars as pl
 
 from lims_platform.contracts.bronze import BRONZE_TABLES
-from lims_platform.contracts.extract import DayWindow
+from lims_platform.contracts.extract import DayWindow, Extract
 from lims_platform.contracts.source import SourceTable
 from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult
 from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.superseded import unseen_states
 from lims_platform.partitions import partition_bounds
 from lims_platform.privacy.pseudonyms import Pseudonymiser, load_pseudonymiser
 from lims_platform.settings import Settings
@@ -39,13 +40,17 @@ class Intake:
     other_days: set[date] = field(default_factory=set)
     days: list[pl.DataFrame] = field(default_factory=list)
 
-    def add(self, result: MergeResult) -> None:
-        """Count one merge in."""
-        for name in ("source_rows", "collapsed", "inserts", "updates", "deletes", "conflicts"):
-            setattr(self, name, getattr(self, name) + getattr(result, name))
-        self.chunks += 1
+    def add(self, result: MergeResult, *, superseded: bool = False) -> None:
+        """Count one merge in; of a state the source has left behind only what it appended."""
+        self.inserts, self.updates = self.inserts + result.inserts, self.updates + result.updates
+        self.deletes += result.deletes
         self.version = result.version if result.version is not None else self.version
         self.other_days |= set(result.other_days)
+        if superseded:
+            return
+        for name in ("source_rows", "collapsed", "conflicts"):
+            setattr(self, name, getattr(self, name) + getattr(result, name))
+        self.chunks += 1
         self.days.append(result.days)
 
     def conservation(self) -> pl.DataFrame:
@@ -88,6 +93,16 @@ def prediction_source(settings: Settings) -> dict[str, object]:
     }
 
 
+def spool_source(settings: Settings) -> dict[str, object]:
+    """What the HL7 listener acknowledged; the listener need not be in sources.yaml."""
+    return {
+        "engine": "hl7",
+        "folder": str(settings.hl7_spool),
+        "timezone": settings.timezone,
+        "tables": {"lab_results": {"files": "*.spool", "allow_empty": True}},
+    }
+
+
 class Door:
     """Reads the sources named by the settings and writes bronze; opens nothing before it is used."""
 
@@ -103,9 +118,13 @@ class Door:
             config = load_sources(settings.sources)
         else:
             config = parse_sources(demo_sources(settings), base=settings.data_dir, name="the demo laboratory")
-        own = parse_sources({"sources": {"platform": prediction_source(settings)}}, base=settings.data_dir, name="platform")
+        mine: dict[str, object] = {"platform": prediction_source(settings)}
+        read = [config.base / s.folder for s in config.sources.values() if s.folder is not None]
+        if settings.hl7_spool.is_dir() and settings.hl7_spool not in read:
+            mine["hl7_listener"] = spool_source(settings)
+        own = parse_sources({"sources": mine}, base=settings.data_dir, name="platform")
         both = SourcesConfig(base=config.base, sources={**own.sources, **config.sources})
-        return open_sources(both, settings.timezone)
+        return open_sources(both, settings.timezone, lambda: self.pseudonymiser.sealer())
 
     @cached_property
     def pseudonymiser(self) -> Pseudonymiser:
@@ -137,6 +156,9 @@ class Door:
                 history = History(self._lake, table, self._policy(settings, confirm_vanished))
                 frame = self._protect(extract.frame, table, settings)
                 fetch = self._asker(table, name, settings, window)
+                for state in self._earlier(extract, frame, table, settings):
+                    result = history.merge(name, state, window, fetch, datetime.now(UTC), run_id)
+                    intake.add(result, superseded=True)
                 result = history.merge(name, frame, window, fetch, datetime.now(UTC), run_id)
                 intake.add(result)
                 span = f"{window.first} to {window.last}" if window else "all"
@@ -145,6 +167,14 @@ class Door:
 
     def _protect(self, frame: pl.DataFrame, table: SourceTable, settings: TableSettings) -> pl.DataFrame:
         return self.pseudonymiser.protect(frame, table, settings.identifier_patterns)
+
+    def _earlier(
+        self, extract: Extract, frame: pl.DataFrame, table: SourceTable, settings: TableSettings
+    ) -> Iterator[pl.DataFrame]:
+        """What a source made of messages was before its latest ones, as far as history has not seen it."""
+        if extract.superseded is not None and not extract.superseded.is_empty():
+            superseded = self._protect(extract.superseded, table, settings)
+            yield from unseen_states(self._lake, table, settings.source, frame, superseded)
 
     def _asker(
         self, table: SourceTable, name: str, settings: TableSettings, window: DayWindow | None
