@@ -56,8 +56,8 @@ def unseen_states(
     present = marked.filter(pl.col("_row") >= superseded.height)
     for back in range(int(pending["back"].max() or 0), 0, -1):  # type: ignore[arg-type]
         # a key with fewer unseen versions waits with its oldest one until its turn
-        step = pl.col("back").clip(upper_bound=back)
-        older = pending.filter(pl.col("back") <= back).filter(step == step.max().over("base_key"))
+        reachable = pending.filter(pl.col("back") <= back)
+        older = reachable.filter(pl.col("back") == pl.col("back").max().over("base_key"))
         rows = pl.concat(
             [present.filter(~pl.col("base_key").is_in(older["base_key"].implode())), older.select(present.columns)]
         )

@@ -9,6 +9,7 @@ to another one's segment, so the bytes after the last whole record were never ac
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from lims_platform.contracts.extract import SourceError
 
@@ -65,7 +66,7 @@ class SpoolWriter:
     def __init__(self, folder: Path, sealer: Sealer, segment_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder, self._sealer, self._segment_bytes = folder, sealer, segment_bytes
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._box: Box | None = None
         self._number = self._size = 0
 
@@ -81,10 +82,8 @@ class SpoolWriter:
                 sealed = self._box.seal(self._number, stamp + message)
                 parts += (_LENGTH.pack(len(sealed)), sealed)
                 self._number += 1
-            data = b"".join(parts)
-            self._file.write(data)
+            self._write(b"".join(parts))
             os.fsync(self._file.fileno())
-            self._size += len(data)
         except OSError:
             self.close()  # what follows a failed write is a torn end: never append to it
             raise
@@ -94,16 +93,24 @@ class SpoolWriter:
         salt = secrets.token_bytes(32)
         name = f"{time.time_ns():020d}-{salt[:4].hex()}{SUFFIX}"
         handle = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._file = os.fdopen(handle, "wb", buffering=0)
+        self._file = io.FileIO(handle, "wb")
         self._box, self._number = self._sealer.box(salt), 0
         header = json.dumps({"lims_spool": 1, "key": self._sealer.key_id, "salt": salt.hex()}).encode() + b"\n"
-        self._file.write(header)
-        self._size = len(header)
+        self._size = 0
+        self._write(header)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)  # a name that is not on disk is no file after a power cut
         finally:
             os.close(folder)
+
+    def _write(self, data: bytes) -> None:
+        """All of ``data``: an unbuffered write may take a part of it only."""
+        assert self._file is not None
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+        self._size += len(data)
 
     def close(self) -> None:
         """End the segment; the next ``store`` begins another."""
