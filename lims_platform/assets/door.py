@@ -6,7 +6,7 @@ Here: the order of read, protect, merge, and what is told about it. Not here: ho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
@@ -40,17 +40,13 @@ class Intake:
     other_days: set[date] = field(default_factory=set)
     days: list[pl.DataFrame] = field(default_factory=list)
 
-    def add(self, result: MergeResult, *, superseded: bool = False) -> None:
-        """Count one merge in; of a state the source has left behind only what it appended."""
-        self.inserts, self.updates = self.inserts + result.inserts, self.updates + result.updates
-        self.deletes += result.deletes
-        self.version = result.version if result.version is not None else self.version
-        self.other_days |= set(result.other_days)
-        if superseded:
-            return
-        for name in ("source_rows", "collapsed", "conflicts"):
+    def add(self, result: MergeResult) -> None:
+        """Count one merge in."""
+        for name in ("source_rows", "collapsed", "inserts", "updates", "deletes", "conflicts"):
             setattr(self, name, getattr(self, name) + getattr(result, name))
         self.chunks += 1
+        self.version = result.version if result.version is not None else self.version
+        self.other_days |= set(result.other_days)
         self.days.append(result.days)
 
     def conservation(self) -> pl.DataFrame:
@@ -158,7 +154,8 @@ class Door:
                 fetch = self._asker(table, name, settings, window)
                 for state in self._earlier(extract, frame, table, settings):
                     result = history.merge(name, state, window, fetch, datetime.now(UTC), run_id)
-                    intake.add(result, superseded=True)
+                    # what it appended counts; its rows are not the source's present ones
+                    intake.add(replace(result, source_rows=0, collapsed=0, conflicts=0, days=result.days.clear()))
                 result = history.merge(name, frame, window, fetch, datetime.now(UTC), run_id)
                 intake.add(result)
                 span = f"{window.first} to {window.last}" if window else "all"
