@@ -178,6 +178,8 @@ def repetitions(text: str, d: Delimiters) -> list[str]:
 
 def part(text: str, component: int, d: Delimiters, sub: int = 1) -> str:
     """One component (counted from 1), of it one subcomponent, unescaped and stripped; empty where absent or null."""
+    if not text:  # most fields of most segments
+        return ""
     if d.component in text:
         pieces = text.split(d.component, component)
         text = pieces[component - 1] if component <= len(pieces) else ""

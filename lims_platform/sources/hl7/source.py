@@ -56,22 +56,22 @@ class Hl7Source(VersionedSource):
 
     def _read(self, table: SourceTable, files: Sequence[Path]) -> pl.DataFrame:
         entry, place = self.settings.tables[table.name], f"source {self.name}, table {table.name}"
-        columns: list[list[str | None]] = [[] for _ in (*COLUMNS, *_META)]
+        names = (*COLUMNS, *_META)
+        rows: list[tuple[str | None, ...]] = []
         received: list[datetime] = []
         seen: set[str] = set()
         for moment, data in self._messages(files, place):
-            for row in self._rows(data, entry.encoding, seen):
-                for column, value in zip(columns, row, strict=True):
-                    column.append(value)
-                received.append(moment)
-        names = (*COLUMNS, *_META)
+            new = self._rows(data, entry.encoding, seen)
+            rows += new
+            received += [moment] * len(new)
+        columns = zip(*rows, strict=True) if rows else [()] * len(names)
         raw = pl.DataFrame(
             [pl.Series(n, c, dtype=pl.String) for n, c in zip(names, columns, strict=True)]
             + [pl.Series("_received", received, dtype=UTC)]
         )
         return version_frame(self._versioned(raw), table)
 
-    def _rows(self, data: bytes | None, charset: str, seen: set[str]) -> Iterator[tuple[str | None, ...]]:
+    def _rows(self, data: bytes | None, charset: str, seen: set[str]) -> list[tuple[str | None, ...]]:
         """Rows of one message, extended by _META; nothing for a message whose very content was seen before."""
         content = data or b""
         try:
@@ -87,10 +87,9 @@ class Hl7Source(VersionedSource):
             told = refusal(content, fingerprint, str(error))
             rows, meta = [tuple(told.get(c) for c in COLUMNS)], ("", "", fingerprint)
         if fingerprint in seen:
-            return
+            return []
         seen.add(fingerprint)
-        for row in rows:
-            yield (*row, *meta)
+        return [(*row, *meta) for row in rows]
 
     def _versioned(self, raw: pl.DataFrame) -> pl.DataFrame:
         """Times to ISO, ages, version times, status U filled from the version before, reused control ids flagged."""
