@@ -136,12 +136,16 @@ def hl7(settings: Settings, host: str, port: int) -> int:
     import asyncio
     import logging
 
-    from lims_platform.privacy.pseudonyms import load_pseudonymiser
+    from lims_platform.privacy.pseudonyms import KeyFileError, load_pseudonymiser
     from lims_platform.sources.hl7.mllp import Listener, MllpLimits, serve
     from lims_platform.sources.hl7.spool import SpoolWriter
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    sealer = load_pseudonymiser(settings.key_path, settings.environment).sealer()
+    try:
+        sealer = load_pseudonymiser(settings.key_path, settings.environment).sealer()
+    except KeyFileError as error:
+        print(error, file=sys.stderr)
+        return 2
     writer = SpoolWriter(settings.hl7_spool, sealer, settings.hl7_segment_bytes)
     limits = MllpLimits(
         settings.hl7_message_bytes, settings.hl7_message_seconds, settings.hl7_idle_seconds, settings.hl7_connections

@@ -121,6 +121,9 @@ class SourceConfig(_Strict):
             raise ValueError(f"engine {self.kind} needs a {'uri' if self.kind == 'sql' else 'folder'}")
         if self.kind in ("hl7", "fhir") and set(self.tables) != {"lab_results"}:
             raise ValueError(f"engine {self.kind} holds the table lab_results, no other")
+        for entry in self.tables.values():
+            if self.kind in ("hl7", "fhir") and (entry.columns or entry.time_format):
+                raise ValueError(f"tables.lab_results: engine {self.kind} takes neither columns nor time_format")
         for name, table in self.tables.items():
             if (table.files is not None) != (self.folder is not None):
                 raise ValueError(f"tables.{name}: files belong to a folder, query and table to a uri")

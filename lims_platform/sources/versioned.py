@@ -6,6 +6,7 @@ Not here: reading messages.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC as UTC_ZONE
@@ -23,15 +24,20 @@ from lims_platform.sources.conform import Layout, conform, empty, match_key
 VERSION_COLUMNS: dict[str, pl.DataType] = {"_at": UTC, "_order": pl.Int64(), "_flag": pl.String()}
 
 
-def refusal(content: bytes, fingerprint: str, reason: str) -> dict[str, str]:
-    """The row that stands for a message or file that cannot be read: it waits in quarantine and says why.
+def refusal(content: bytes, place: str, reason: str) -> dict[str, str]:
+    """The row that stands for a message or line that cannot be read: it waits in quarantine and says why and where.
 
-    The fingerprint (SHA-256) finds the file again without its name, which may name a patient.
+    ``place`` must not hold a file's name, which may name a patient: see ``file_place``.
     """
     return {
-        "result_id": f"refused {fingerprint[:32]}",
-        "result_value": f"[refused: {reason}; {len(content):,} bytes, sha256 {fingerprint[:16]}]",
+        "result_id": f"refused {hashlib.sha256(content).hexdigest()[:32]}",
+        "result_value": f"[refused: {reason}; {len(content):,} bytes, {place}]",
     }
+
+
+def file_place(data: bytes, number: int) -> str:
+    """Part ``number`` (from 1) of a file, told by what ``sha256sum`` prints for it."""
+    return f"part {number} of the file with SHA-256 {hashlib.sha256(data).hexdigest()[:16]}"
 
 
 class VersionedSource(ABC):

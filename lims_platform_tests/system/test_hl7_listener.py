@@ -241,6 +241,13 @@ def test_rubbish_slow_and_endless_peers_are_answered_or_cut_off_and_the_rest_goe
             slow.socket.sendall(bytes([byte]))
             time.sleep(0.1)
     assert datetime.now() - began < timedelta(seconds=15)
+    # a busy peer that always has half a message under way is not a slow one
+    busy, halves = MllpClient(listener.port), b"".join(START + glucose(n, "9") + END for n in range(100, 140))
+    step = len(halves) // 40 + 7
+    for at in range(0, len(halves), step):
+        busy.socket.sendall(halves[at : at + step])
+        time.sleep(0.05)
+    assert all(f"MSA|AA|C{number}-F".encode() in busy.answer() for number in range(100, 140))
     silent = MllpClient(listener.port)
     silent.socket.sendall(END)
     for number in range(10, 60):  # pipelined, answered in order

@@ -103,6 +103,7 @@ def _yaml(path: Path, **changes: Any) -> dict[str, Any]:
         ({"tables": {"devices": {"files": "*"}}}, "holds the table lab_results"),
         ({"engine": "sql"}, "needs a uri"),
         ({"engine": "hl8"}, "engine"),
+        ({"tables": {"lab_results": {"files": "*", "columns": {"test_code": "code"}}}}, "takes neither columns"),
     ],
 )
 def test_what_sources_yaml_cannot_mean_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

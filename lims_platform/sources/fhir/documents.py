@@ -30,9 +30,7 @@ def listing(value: Any) -> list[Any]:
 
 
 def text(value: Any) -> str:
-    """``value`` as stripped text if it is a JSON string, number or truth value, else empty."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    """``value`` stripped if it is a JSON string or number (``read_json`` keeps numbers as text), else empty."""
     return value.strip() if isinstance(value, str) else ""
 
 

@@ -80,8 +80,10 @@ def value_of(holder: Json) -> tuple[str | None, str | None]:
     elif "valuePeriod" in holder:
         period = mapping(holder["valuePeriod"])
         value = f"{text(period.get('start'))} to {text(period.get('end'))}"
+    elif isinstance(holder.get("valueBoolean"), bool):
+        value = str(holder["valueBoolean"]).lower()
     else:
-        names = ("valueString", "valueInteger", "valueBoolean", "valueTime", "valueDateTime")
+        names = ("valueString", "valueInteger", "valueTime", "valueDateTime")
         value = next((text(holder[name]) for name in names if name in holder), "")
     if len(value) > LONGEST_VALUE:
         value = marked("too long for a result", value)

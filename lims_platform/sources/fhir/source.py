@@ -6,7 +6,6 @@ Here: files to versions of rows, damaged files and lines told by a row of their 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from lims_platform.sources.fhir.documents import Entry, FhirError, Index, entrie
 from lims_platform.sources.fhir.results import Row, key_of, listed_in, observation_rows, report_rows
 from lims_platform.sources.hl7.times import age_band
 from lims_platform.sources.times import to_utc
-from lims_platform.sources.versioned import VersionedSource, file_time, refusal, version_frame
+from lims_platform.sources.versioned import VersionedSource, file_place, file_time, refusal, version_frame
 
 _LINES = (".ndjson", ".jsonl")
 
@@ -33,11 +32,11 @@ class FhirSource(VersionedSource):
         received: list[datetime] = []
         for path in files:
             written = file_time(path)
-            for content in self._documents(path, table):
+            for content, place in self._documents(path, table):
                 try:
                     found.extend((entry, written) for entry in entries(read_json(content)))
                 except FhirError as error:
-                    rows.append(dict(refusal(content, hashlib.sha256(content).hexdigest(), str(error))))
+                    rows.append(dict(refusal(content, place, str(error))))
                     received.append(written)
         index = Index()
         for entry, _ in found:
@@ -55,17 +54,18 @@ class FhirSource(VersionedSource):
             received.extend([written] * len(made))
         return version_frame(self._versioned(rows, received, table), table)
 
-    def _documents(self, path: Path, table: SourceTable) -> Iterator[bytes]:
-        """A JSON file whole, an NDJSON file line by line."""
+    def _documents(self, path: Path, table: SourceTable) -> Iterator[tuple[bytes, str]]:
+        """A JSON file whole, an NDJSON file line by line; each with its place."""
         place = f"source {self.name}, table {table.name}, a file of the folder"
         try:
             data = path.read_bytes()
         except OSError as error:
             raise SourceError(f"{place}: {error.strerror}", transient=True) from None
         if path.suffix.lower() in _LINES:
-            yield from (line for line in data.splitlines() if line.strip())
+            lines = enumerate(data.splitlines(), 1)
+            yield from ((line, file_place(data, number)) for number, line in lines if line.strip())
         else:
-            yield data
+            yield data, file_place(data, 1)
 
     def _versioned(self, rows: list[Row], received: list[datetime], table: SourceTable) -> pl.DataFrame:
         names = [*(c.name for c in table.columns), "birth", "version"]

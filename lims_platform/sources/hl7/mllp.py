@@ -167,7 +167,7 @@ class _Connection(asyncio.Protocol):
                 break
             frame = bytes(self._buffer[:end])
             del self._buffer[: end + len(END)]
-            self._searched = 0
+            self._searched, self._opened = 0, None
             start = frame.find(START)
             body = frame[start + 1 :]
             if len(body) > self._listener.limits.message_bytes:

@@ -21,7 +21,7 @@ from lims_platform.sources.hl7.message import Hl7Error, parse, split_messages
 from lims_platform.sources.hl7.results import COLUMNS, result_rows
 from lims_platform.sources.hl7.times import age_band, iso_text, offset_of
 from lims_platform.sources.times import to_utc
-from lims_platform.sources.versioned import VersionedSource, file_time, refusal, version_frame
+from lims_platform.sources.versioned import VersionedSource, file_place, file_time, refusal, version_frame
 
 #: Set where another message had the same control id and other content; both were taken.
 REUSED_CONTROL_ID = "control_id_reused"
@@ -38,19 +38,19 @@ class Hl7Source(VersionedSource):
         super().__init__(name, settings, base, calendar)
         self._sealer = sealer
 
-    def _messages(self, files: Sequence[Path], place: str) -> Iterator[tuple[datetime, bytes | None]]:
-        """Receipt time and bytes of each message, in the order received; None where a spooled one cannot be opened."""
+    def _messages(self, files: Sequence[Path], place: str) -> Iterator[tuple[datetime, bytes | None, str]]:
+        """Receipt time, bytes (None where a spooled message cannot be opened) and place of each, in the order received."""
         for path in files:
             try:
                 if path.suffix == spool.SUFFIX:
                     if self._sealer is None:
                         raise SourceError(f"{place}: {path.name} is sealed, and no key is at hand")
                     for one in spool.read_segment(path, self._sealer()):
-                        yield one.received or file_time(path), one.data
+                        yield one.received or file_time(path), one.data, f"record {one.number} of {path.name}"
                 else:
-                    written = file_time(path)
-                    for data in split_messages(path.read_bytes()):
-                        yield written, data
+                    written, whole = file_time(path), path.read_bytes()
+                    for number, data in enumerate(split_messages(whole), 1):
+                        yield written, data, file_place(whole, number)
             except OSError as error:
                 raise SourceError(f"{place}, a file of the folder: {error.strerror}", transient=True) from None
 
@@ -60,8 +60,8 @@ class Hl7Source(VersionedSource):
         rows: list[tuple[str | None, ...]] = []
         received: list[datetime] = []
         seen: set[str] = set()
-        for moment, data in self._messages(files, place):
-            new = self._rows(data, entry.encoding, seen)
+        for moment, data, where in self._messages(files, place):
+            new = self._rows(data, where, entry.encoding, seen)
             rows += new
             received += [moment] * len(new)
         columns = zip(*rows, strict=True) if rows else [()] * len(names)
@@ -71,9 +71,9 @@ class Hl7Source(VersionedSource):
         )
         return version_frame(self._versioned(raw), table)
 
-    def _rows(self, data: bytes | None, charset: str, seen: set[str]) -> list[tuple[str | None, ...]]:
+    def _rows(self, data: bytes | None, place: str, charset: str, seen: set[str]) -> list[tuple[str | None, ...]]:
         """Rows of one message, extended by _META; nothing for a message whose very content was seen before."""
-        content = data or b""
+        content = data if data is not None else place.encode()
         try:
             if data is None:
                 raise Hl7Error("a record of the spool is damaged and cannot be opened")
@@ -84,7 +84,7 @@ class Hl7Source(VersionedSource):
             meta = (message.head(7), control, fingerprint)
         except Hl7Error as error:
             fingerprint = hashlib.sha256(content).hexdigest()
-            told = refusal(content, fingerprint, str(error))
+            told = refusal(content, place, str(error))
             rows, meta = [tuple(told.get(c) for c in COLUMNS)], ("", "", fingerprint)
         if fingerprint in seen:
             return []

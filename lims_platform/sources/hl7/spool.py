@@ -65,6 +65,8 @@ class SpoolWriter:
 
     def __init__(self, folder: Path, sealer: Sealer, segment_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for parent in folder.parents[:2]:
+            _sync_folder(parent)
         self._folder, self._sealer, self._segment_bytes = folder, sealer, segment_bytes
         self._file: io.FileIO | None = None
         self._box: Box | None = None
@@ -98,11 +100,7 @@ class SpoolWriter:
         header = json.dumps({"lims_spool": 1, "key": self._sealer.key_id, "salt": salt.hex()}).encode() + b"\n"
         self._size = 0
         self._write(header)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)  # a name that is not on disk is no file after a power cut
-        finally:
-            os.close(folder)
+        _sync_folder(self._folder)
 
     def _write(self, data: bytes) -> None:
         """All of ``data``: an unbuffered write may take a part of it only."""
@@ -117,6 +115,15 @@ class SpoolWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _sync_folder(folder: Path) -> None:
+    """A name that is not on disk is no file after a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_segment(path: Path, sealer: Sealer) -> Iterator[Spooled]:
