@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -56,7 +57,7 @@ def test_each_frame_is_answered_once_in_order_and_stored_if_acknowledged(frames:
     stream = b"".join(START + frame + END for frame in frames)
     edges = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
     disk = Disk()
-    chunks = [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [stream[a:b] for a, b in itertools.pairwise(edges)]
     answers = asyncio.run(talk(disk, chunks, len(frames)))
     taken = [frame for frame, answer in zip(frames, answers, strict=True) if b"MSA|AA|" in answer]
     assert taken == disk.safe
