@@ -115,8 +115,8 @@ class Door:
         else:
             config = parse_sources(demo_sources(settings), base=settings.data_dir, name="the demo laboratory")
         mine: dict[str, object] = {"platform": prediction_source(settings)}
-        read = [config.base / s.folder for s in config.sources.values() if s.folder is not None]
-        if settings.hl7_spool.is_dir() and settings.hl7_spool not in read:
+        read = [(config.base / s.folder).resolve() for s in config.sources.values() if s.folder is not None]
+        if settings.hl7_spool.is_dir() and settings.hl7_spool.resolve() not in read:
             mine["hl7_listener"] = spool_source(settings)
         own = parse_sources({"sources": mine}, base=settings.data_dir, name="platform")
         both = SourcesConfig(base=config.base, sources={**own.sources, **config.sources})

@@ -101,7 +101,7 @@ class Pseudonymiser:
 
     def sealer(self) -> Sealer:
         """What seals bytes that wait in front of the door, under a subkey of its own."""
-        return Sealer(_derive(self._key, b"spool"), self.key_id)
+        return Sealer({self.key_id: _derive(self._key, b"spool")}, self.key_id)
 
     def protect(self, frame: pl.DataFrame, table: SourceTable, patterns: Mapping[str, str]) -> pl.DataFrame:
         """The frame after the door: identifying columns hashed, identifiers in free text replaced by their pseudonyms.

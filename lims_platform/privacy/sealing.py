@@ -6,6 +6,8 @@ Here: AES-256-GCM under a key of its own per file, derived from the pseudonym ke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -33,14 +35,18 @@ class Box:
 
 
 class Sealer:
-    """Makes the box of a file from the file's salt; ``key_id`` tells which pseudonym key it descends from."""
+    """Makes the box of a file from the file's salt. New files are sealed under ``key_id``, others opened under their own."""
 
-    def __init__(self, key: bytes, key_id: str) -> None:
-        self._key, self.key_id = key, key_id
+    def __init__(self, keys: Mapping[str, bytes], key_id: str) -> None:
+        """``keys``: id of each pseudonym key that ever was in force to the spool key derived from it."""
+        self._keys, self.key_id = dict(keys), key_id
 
     def __repr__(self) -> str:
         return f"Sealer({self.key_id})"
 
-    def box(self, salt: bytes) -> Box:
-        """The box of the file with this salt (HKDF-SHA-256, RFC 5869); the salt is random and never reused."""
-        return Box(HKDF(algorithm=SHA256(), length=32, salt=salt, info=b"lims_platform/spool/v1").derive(self._key))
+    def box(self, salt: bytes, key_id: str) -> Box | None:
+        """The box of the file with this salt (HKDF-SHA-256, RFC 5869), random and never reused; None for an unknown key."""
+        key = self._keys.get(key_id)
+        if key is None:
+            return None
+        return Box(HKDF(algorithm=SHA256(), length=32, salt=salt, info=b"lims_platform/spool/v1").derive(key))

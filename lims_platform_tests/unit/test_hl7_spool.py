@@ -67,6 +67,12 @@ def test_an_altered_record_is_reported_and_the_rest_goes_on(tmp_path: Path, seal
     assert [one.data for one in read_segment(path, sealer)] == [None, *MESSAGES[1:]]
 
 
+def test_a_segment_sealed_before_a_rotation_still_opens(tmp_path: Path) -> None:
+    path = segment(tmp_path, Sealer({"k1": bytes(32)}, "k1"))
+    rotated = Sealer({"k1": bytes(32), "k2": bytes([1] * 32)}, "k2")
+    assert [one.data for one in read_segment(path, rotated)] == MESSAGES
+
+
 def test_another_key_is_named_and_a_damaged_header_too(tmp_path: Path, sealer: Sealer) -> None:
     path = segment(tmp_path, sealer)
     with pytest.raises(SourceError, match=f"sealed with key {sealer.key_id}"):
@@ -94,7 +100,7 @@ def test_a_failed_write_is_raised_and_nothing_is_appended_behind_it(
 def test_any_single_byte_changed_never_yields_another_message(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int
 ) -> None:
-    sealer = Sealer(bytes(32), "k00000000")
+    sealer = Sealer({"k00000000": bytes(32)}, "k00000000")
     path = segment(tmp_path_factory.mktemp("spool"), sealer)
     data = bytearray(path.read_bytes())
     data[at % len(data)] = value

@@ -73,6 +73,15 @@ def test_an_old_message_sent_again_does_not_undo_its_correction(tmp_path: Path) 
     assert extract(folder(tmp_path)).frame["result_value"].to_list() == ["59"]
 
 
+def test_a_clock_that_runs_years_ahead_does_not_win_for_ever(tmp_path: Path) -> None:
+    wild, right = glucose("1", "90", "F", "29990101000000"), glucose("2", "59", "C", "20240401101500")
+    (tmp_path / "a.hl7").write_bytes(wild)
+    (tmp_path / "b.hl7").write_bytes(right)
+    for name, written in (("a.hl7", 1_711_900_000), ("b.hl7", 1_712_000_000)):
+        os.utime(tmp_path / name, (written, written))
+    assert extract(folder(tmp_path)).frame["result_value"].to_list() == ["59"]
+
+
 def test_status_u_keeps_the_value_it_makes_final_and_x_is_a_version(tmp_path: Path) -> None:
     (tmp_path / "a.hl7").write_bytes(glucose("1", "90", "P", "20240401101500") + glucose("2", "", "U", "20240401102000"))
     frame = extract(folder(tmp_path)).frame

@@ -73,7 +73,7 @@ def result_rows(message: Message, identifier_type: str = "MR") -> list[Row]:
     for obx, order, patient in observations:
         if id(order) not in cache:
             cache[id(order)] = _order_part(order, patient, sender, message.head(10), d, identifier_type)
-        rows.extend(_rows(obx, cache[id(order)], order, d, seen))
+        rows.extend(_rows(obx, cache[id(order)], d, seen))
     return rows
 
 
@@ -131,7 +131,7 @@ def _number(text: str, sender: str, d: Delimiters) -> str:
 
 
 def _order_part(order: _Order, patient: _Patient, sender: str, control: str, d: Delimiters, identifier_type: str) -> Row:
-    """What all observations of an order share: base of the key, then the row's columns by name (see ``_rows``)."""
+    """What all observations of an order share, in the order ``_rows`` unpacks it; first the base of the key, if any."""
     obr, orc, spm, pid, pv1 = order.obr, order.orc, order.specimen, patient.pid, patient.pv1
     filler, placer = _get(spm, 2), first(_get(spm, 2), d)
     specimen_id = part(filler, 2, d) or part(placer, 1, d)
@@ -164,7 +164,7 @@ def _order_part(order: _Order, patient: _Patient, sender: str, control: str, d: 
     )
 
 
-def _rows(obx: list[str], shared: Row, order: _Order, d: Delimiters, seen: dict[str, int]) -> list[Row]:
+def _rows(obx: list[str], shared: Row, d: Delimiters, seen: dict[str, int]) -> list[Row]:
     base, lone, patient, collected, resulted, technician, specimen, kind_of_specimen, received = shared[:9]
     order_status, priority, facility, location, sex, birth = shared[9:]
     obx = obx + [""] * (26 - len(obx))

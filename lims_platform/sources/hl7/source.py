@@ -25,6 +25,8 @@ from lims_platform.sources.versioned import VersionedSource, file_place, file_ti
 
 #: Set where another message had the same control id and other content; both were taken.
 REUSED_CONTROL_ID = "control_id_reused"
+#: MSH-7 may lie so much after the receipt; a sender's zone may be off, its year may not.
+_CLOCK_SLACK = "1d"
 _TIMES = ("collected_timestamp", "resulted_timestamp", "received_timestamp")
 _META = ("_made", "_sender_control", "_message")
 
@@ -103,7 +105,9 @@ class Hl7Source(VersionedSource):
             _flag=pl.when(reused).then(pl.lit(REUSED_CONTROL_ID)),
         )
         made = to_utc(rows["_made"].alias("made"), self.settings.timezone).values
-        rows = rows.with_columns(_at=pl.coalesce(made, pl.col("_received")))
+        # a clock that runs years ahead must not win over every later correction
+        believed = made <= rows["_received"].dt.offset_by(_CLOCK_SLACK)
+        rows = rows.with_columns(_at=pl.when(believed).then(made).otherwise("_received"))
         rows = rows.with_columns(updated_at=pl.col("_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
         # U says "now final" without sending the value again
         final = (pl.col("status_letter") == "U") & pl.col("result_value").is_null()

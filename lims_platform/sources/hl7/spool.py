@@ -45,10 +45,10 @@ class Sealer(Protocol):
 
     @property
     def key_id(self) -> str:
-        """Which key it descends from."""
+        """Which key seals a new segment."""
 
-    def box(self, salt: bytes) -> Box:
-        """The box of the segment with this salt."""
+    def box(self, salt: bytes, key_id: str) -> Box | None:
+        """The box of the segment with this salt, sealed under that key; None where the key is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class SpoolWriter:
         name = f"{time.time_ns():020d}-{salt[:4].hex()}{SUFFIX}"
         handle = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._file = io.FileIO(handle, "wb")
-        self._box, self._number = self._sealer.box(salt), 0
+        self._box, self._number = self._sealer.box(salt, self._sealer.key_id), 0
         header = json.dumps({"lims_spool": 1, "key": self._sealer.key_id, "salt": salt.hex()}).encode() + b"\n"
         self._size = 0
         self._write(header)
@@ -130,7 +130,7 @@ def read_segment(path: Path, sealer: Sealer) -> Iterator[Spooled]:
     """The records of a segment in the order received; stops at a torn end, which was never acknowledged.
 
     Raises:
-        SourceError: not a spool segment, or sealed with a key that is not in force.
+        SourceError: not a spool segment, or sealed with a key that is not at hand.
     """
     data = path.read_bytes()
     end = data.find(b"\n")
@@ -141,9 +141,9 @@ def read_segment(path: Path, sealer: Sealer) -> Iterator[Spooled]:
         salt, key = bytes.fromhex(header["salt"]), str(header["key"])
     except (ValueError, KeyError, TypeError):
         raise SourceError(f"spool segment {path.name}: its header is damaged") from None
-    if key != sealer.key_id:
-        raise SourceError(f"spool segment {path.name}: sealed with key {key}, in force is {sealer.key_id}")
-    box, at, number = sealer.box(salt), end + 1, 0
+    box, at, number = sealer.box(salt, key), end + 1, 0
+    if box is None:
+        raise SourceError(f"spool segment {path.name}: sealed with key {key}, which the key file does not hold")
     while at + _LENGTH.size <= len(data):
         (length,) = _LENGTH.unpack_from(data, at)
         at += _LENGTH.size
