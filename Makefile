@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: help run dev api test lint bench env clean-data browser
+.PHONY: help run dev hl7 test lint bench env clean-data browser
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ run: $(VENV)/.installed ## build the demo laboratory if no source is configured,
 dev: $(VENV)/.installed ## the Dagster UI on http://127.0.0.1:3000
 	@mkdir -p $(LIMS_DATA_DIR)/dagster
 	@$(BIN)/dagster dev -h 127.0.0.1 -p $(or $(PORT),3000)
+
+hl7: $(VENV)/.installed ## listen for HL7 v2 results (MLLP)
+	@$(BIN)/python -m lims_platform hl7
 
 test: $(VENV)/.installed-dev browser ## every test, the slow ones in CI only
 	@$(BIN)/python -m pytest $(if $(CI),,-m "not slow") $(ARGS)

@@ -1,4 +1,4 @@
-"""Commands of the platform: ``python -m lims_platform demo | run | summary | leak-scan | alerts``.
+"""Commands of the platform: ``python -m lims_platform demo | run | summary | leak-scan | alerts | hl7``.
 
 Here: arguments and exit codes. Not here: what the commands do (each calls one room).
 """
@@ -146,6 +146,37 @@ def alerts(settings: Settings, action: str, name: str, note: str | None, everyth
     return 0
 
 
+def hl7(settings: Settings, host: str, port: int) -> int:
+    """Listen for HL7 v2 over MLLP until stopped; every acknowledged message is safe, sealed, in the spool."""
+    import asyncio
+    import logging
+
+    from lims_platform.privacy.pseudonyms import KeyFileError, load_pseudonymiser
+    from lims_platform.sources.hl7.mllp import Listener, MllpLimits, serve
+    from lims_platform.sources.hl7.spool import SpoolWriter
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        sealer = load_pseudonymiser(settings.key_path, settings.environment).sealer()
+    except KeyFileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    writer = SpoolWriter(settings.hl7_spool, sealer, settings.hl7_segment_bytes)
+    limits = MllpLimits(
+        settings.hl7_message_bytes, settings.hl7_message_seconds, settings.hl7_idle_seconds, settings.hl7_connections
+    )
+    listener = Listener(writer.store, limits)
+    say = "HL7 listener on {}:{}, spool {}"
+    try:
+        asyncio.run(serve(listener, host, port, lambda h, p: print(say.format(h, p, settings.hl7_spool), flush=True)))
+    except OSError as error:
+        print(f"HL7 listener on {host}:{port}: {error.strerror}", file=sys.stderr)
+        return 1
+    writer.close()
+    print(f"accepted {listener.accepted:,}, refused {listener.refused:,}")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse and dispatch; a wrong setting is one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m lims_platform", description=__doc__)
@@ -164,6 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     ack = actions.add_parser("ack", help="acknowledge an alert: somebody takes care")
     ack.add_argument("alert", help="the beginning of its id, or a rule's name: all of its unresolved alerts")
     ack.add_argument("--note", help="what was done; patient numbers are replaced by pseudonyms")
+    door = commands.add_parser("hl7", help="listen for HL7 v2 results over MLLP")
+    door.add_argument("--host", help="address to bind, default LIMS_HL7_HOST")
+    door.add_argument("--port", type=int, help="default LIMS_HL7_PORT")
     given = parser.parse_args(arguments)
     try:
         settings = load_settings()
@@ -175,6 +209,9 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "alerts":
             options = vars(given)
             return alerts(settings, given.action, options.get("alert", ""), options.get("note"), options.get("all", False))
+        if given.command == "hl7":
+            port = given.port if given.port is not None else settings.hl7_port
+            return hl7(settings, given.host or settings.hl7_host, port)
         return summary(settings) if given.command == "summary" else leak_scan(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)

@@ -47,6 +47,17 @@ class Settings(BaseSettings):
     chunk_rows: int = Field(2_000_000, ge=1_000, description="Source rows a bronze chunk aims at; bounds its memory")
     vanished_share: float = Field(0.01, gt=0, le=1, description="A day that lost more than this share is not written")
     vanished_floor: int = Field(5, ge=1, description="Fewer vanished rows a day than this never stop a run")
+    hl7_host: str = Field(
+        "127.0.0.1", description="Address the HL7 listener binds; MLLP is plain text: not the open network"
+    )
+    hl7_port: int = Field(2575, ge=0, le=65535, description="Port of the HL7 listener (MLLP)")
+    hl7_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="A longer HL7 message is refused")
+    hl7_message_seconds: float = Field(30, gt=0, description="A peer that takes longer to finish a message is cut off")
+    hl7_idle_seconds: float = Field(3600, gt=0, description="A peer silent for longer is cut off")
+    hl7_connections: int = Field(200, ge=1, description="Peers of the HL7 listener at once")
+    hl7_segment_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="A spool segment that is longer is followed by a new one"
+    )
     late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
     westgard_rules: Annotated[tuple[str, ...], NoDecode] = Field(
         ("1-2s", "1-3s", "2-2s", "R-4s", "4-1s", "10x"),
@@ -122,6 +133,11 @@ class Settings(BaseSettings):
     def catalog_path(self) -> Path:
         """The DuckDB catalogue analysts open."""
         return self.data_dir / "catalog.duckdb"
+
+    @property
+    def hl7_spool(self) -> Path:
+        """Where the HL7 listener keeps what it acknowledged, sealed."""
+        return self.data_dir / "spool" / "hl7"
 
     @property
     def key_path(self) -> Path:

@@ -6,9 +6,9 @@ Here: the order of read, protect, merge, and what is told about it. Not here: ho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 
 import polars as pl
 
@@ -17,6 +17,7 @@ from lims_platform.contracts.extract import DayWindow
 from lims_platform.contracts.source import SourceTable
 from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult, Reading
 from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.superseded import unseen_states
 from lims_platform.partitions import partition_bounds
 from lims_platform.privacy.pseudonyms import Pseudonymiser, load_pseudonymiser
 from lims_platform.settings import Settings
@@ -84,6 +85,20 @@ def prediction_source(settings: Settings) -> dict[str, object]:
     }
 
 
+def spool_source(settings: Settings) -> dict[str, object]:
+    """What the HL7 listener acknowledged; the listener need not be in sources.yaml."""
+    return {
+        "engine": "hl7",
+        "folder": str(settings.hl7_spool),
+        "timezone": settings.timezone,
+        "tables": {"lab_results": {"files": "*.spool", "allow_empty": True}},
+    }
+
+
+def _same(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame
+
+
 class Door:
     """Reads the sources named by the settings and writes bronze; opens nothing before it is used."""
 
@@ -99,9 +114,13 @@ class Door:
             config = load_sources(settings.sources)
         else:
             config = parse_sources(demo_sources(settings), base=settings.data_dir, name="the demo laboratory")
-        own = parse_sources({"sources": {"platform": prediction_source(settings)}}, base=settings.data_dir, name="platform")
+        mine: dict[str, object] = {"platform": prediction_source(settings)}
+        read = [(config.base / s.folder).resolve() for s in config.sources.values() if s.folder is not None]
+        if settings.hl7_spool.is_dir() and settings.hl7_spool.resolve() not in read:
+            mine["hl7_listener"] = spool_source(settings)
+        own = parse_sources({"sources": mine}, base=settings.data_dir, name="platform")
         both = SourcesConfig(base=config.base, sources={**own.sources, **config.sources})
-        return open_sources(both, settings.timezone)
+        return open_sources(both, settings.timezone, lambda: self.pseudonymiser.sealer())
 
     @cached_property
     def pseudonymiser(self) -> Pseudonymiser:
@@ -130,7 +149,13 @@ class Door:
             for name in names:
                 settings = self.sources.settings(table, name)
                 history = History(self._lake, table, self._policy(settings, confirm_vanished))
-                result = history.merge(self._reading(table, name, settings, window), datetime.now(UTC), run_id)
+                reading = self._reading(table, name, settings, window)
+                for state in self._earlier(table, name, reading):
+                    result = history.merge(replace(reading, rows=partial(_same, state)), datetime.now(UTC), run_id)
+                    # what it appended counts; its rows are not the source's present ones
+                    counts = result.counts | {"source_rows": 0, "collapsed": 0, "conflicts": 0}
+                    intake.results.append(replace(result, counts=counts, days=result.days.clear()))
+                result = history.merge(reading, datetime.now(UTC), run_id)
                 intake.results.append(result)
                 span = f"{window.first} to {window.last}" if window else "all"
                 rows, new = result.counts["source_rows"], result.counts["inserts"]
@@ -141,7 +166,7 @@ class Door:
         """The source's answers, read when asked and pseudonymised before anyone sees them."""
 
         def protected(frame: pl.DataFrame) -> pl.DataFrame:
-            return self.pseudonymiser.protect(frame, table, settings.identifier_patterns)
+            return self._protected(frame, table, settings)
 
         return Reading(
             name,
@@ -149,6 +174,19 @@ class Door:
             lambda: protected(self.sources.fetch(table, window, only=name)[0].frame),
             lambda keys: protected(self.sources.fetch_keys(table, keys, window, only=name)[0].frame),
         )
+
+    def _earlier(self, table: SourceTable, name: str, reading: Reading) -> Iterator[pl.DataFrame]:
+        """What a source made of messages was before its latest ones, as far as history has not seen it."""
+        if not self.sources.tells_its_past(name):
+            return
+        (extract,) = self.sources.fetch(table, reading.window, only=name)
+        if extract.superseded is not None and not extract.superseded.is_empty():
+            settings = self.sources.settings(table, name)
+            frame, past = (self._protected(f, table, settings) for f in (extract.frame, extract.superseded))
+            yield from unseen_states(self._lake, table, name, frame, past)
+
+    def _protected(self, frame: pl.DataFrame, table: SourceTable, settings: TableSettings) -> pl.DataFrame:
+        return self.pseudonymiser.protect(frame, table, settings.identifier_patterns)
 
     def _policy(self, settings: TableSettings, confirm_vanished: bool) -> HistoryPolicy:
         keeps = settings.retention_days

@@ -44,11 +44,13 @@ class Extract:
 
     ``source_rows`` is the source's own count of the rows it was asked for, taken in the same statement or transaction;
     ``frame.height`` must equal it, else the reader has raised. Identifiers are still raw: never write this frame.
+    ``superseded``: where a source keeps what it corrected (messages), earlier versions of the frame's keys, oldest first.
     """
 
     table: str
     frame: pl.DataFrame
     source_rows: int
+    superseded: pl.DataFrame | None = None
 
 
 class SourceError(RuntimeError):

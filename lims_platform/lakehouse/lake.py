@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -96,6 +96,10 @@ class Lake:
         """Latest version, None where nothing was ever written."""
         delta = self.open(table)
         return None if delta is None else delta.version()
+
+    def existing(self, tables: Iterable[Table]) -> list[Table]:
+        """Those of ``tables`` that were ever written."""
+        return [table for table in tables if self.open(table) is not None]
 
     def scan(
         self, table: Table, first: date | None = None, last: date | None = None, version: int | None = None

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lims_platform.contracts.source import SourceTable
 from lims_platform.privacy.redaction import redact
+from lims_platform.privacy.sealing import Sealer
 
 _DEMO = "# demo key: made by the platform itself, refused in production"
 _INFO = b"lims_platform/pseudonym/v1/"
@@ -97,6 +98,10 @@ class Pseudonymiser:
         if done is None:
             raise ValueError("a blank identifier has no pseudonym")
         return str(done)
+
+    def sealer(self) -> Sealer:
+        """What seals bytes that wait in front of the door, under a subkey of its own."""
+        return Sealer({self.key_id: _derive(self._key, b"spool")}, self.key_id)
 
     def protect(self, frame: pl.DataFrame, table: SourceTable, patterns: Mapping[str, str]) -> pl.DataFrame:
         """The frame after the door: identifying columns hashed, identifiers in free text replaced by their pseudonyms.

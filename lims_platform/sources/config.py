@@ -72,6 +72,7 @@ class TableConfig(_Strict):
 class SourceConfig(_Strict):
     """One source: a database address or a folder, how it writes times and numbers, and its tables."""
 
+    engine: Literal["sql", "files", "hl7", "fhir"] | None = Field(None, description="sql for a uri, files for a folder")
     uri: SecretStr | None = None
     folder: Path | None = None
     timezone: str = Field(description="IANA zone of times without an offset")
@@ -79,7 +80,13 @@ class SourceConfig(_Strict):
     statement_timeout_seconds: float = Field(300, gt=0)
     connect_timeout_seconds: float = Field(5, gt=0)
     identifier_patterns: dict[Literal["patient", "technician"], str] = Field(default_factory=dict)
+    patient_identifier_type: str = Field("MR", description="Of a message's patient numbers the one of this type is taken")
     tables: dict[str, TableConfig]
+
+    @property
+    def kind(self) -> str:
+        """The engine, named or by its place."""
+        return self.engine or ("sql" if self.uri is not None else "files")
 
     @field_validator("timezone")
     @classmethod
@@ -110,6 +117,13 @@ class SourceConfig(_Strict):
             raise ValueError("give exactly one of uri, folder")
         if self.uri is not None and not self.uri.get_secret_value().startswith(_SCHEMES):
             raise ValueError(f"uri must begin with one of {', '.join(_SCHEMES)}")
+        if (self.kind == "sql") != (self.uri is not None):
+            raise ValueError(f"engine {self.kind} needs a {'uri' if self.kind == 'sql' else 'folder'}")
+        if self.kind in ("hl7", "fhir") and set(self.tables) != {"lab_results"}:
+            raise ValueError(f"engine {self.kind} holds the table lab_results, no other")
+        for entry in self.tables.values():
+            if self.kind in ("hl7", "fhir") and (entry.columns or entry.time_format):
+                raise ValueError(f"tables.lab_results: engine {self.kind} takes neither columns nor time_format")
         for name, table in self.tables.items():
             if (table.files is not None) != (self.folder is not None):
                 raise ValueError(f"tables.{name}: files belong to a folder, query and table to a uri")

@@ -5,6 +5,7 @@ Here: which sources hold a table, and passing the question on. Not here: how eac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
@@ -12,8 +13,14 @@ import polars as pl
 from lims_platform.contracts.extract import DayWindow, Extract, SourceError
 from lims_platform.contracts.source import SourceTable
 from lims_platform.sources.config import SourceConfig, SourcesConfig
+from lims_platform.sources.fhir.source import FhirSource
 from lims_platform.sources.files import FileSource
+from lims_platform.sources.hl7.source import Hl7Source
+from lims_platform.sources.hl7.spool import Sealer
 from lims_platform.sources.sql import SqlSource
+from lims_platform.sources.versioned import VersionedSource
+
+Reader = SqlSource | FileSource | Hl7Source | FhirSource
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,17 @@ class TableSettings:
 class Sources:
     """Every source of sources.yaml; build with ``open_sources``."""
 
-    def __init__(self, config: SourcesConfig, calendar: str) -> None:
+    def __init__(self, config: SourcesConfig, calendar: str, sealer: Callable[[], Sealer] | None) -> None:
         self.calendar = calendar
-        self._readers: dict[str, SqlSource | FileSource] = {
-            name: (SqlSource if source.uri is not None else FileSource)(name, source, config.base, calendar)
+        kinds: dict[str, type[SqlSource | FileSource | FhirSource]] = {
+            "sql": SqlSource,
+            "files": FileSource,
+            "fhir": FhirSource,
+        }
+        self._readers: dict[str, Reader] = {
+            name: Hl7Source(name, source, config.base, calendar, sealer)
+            if source.kind == "hl7"
+            else kinds[source.kind](name, source, config.base, calendar)
             for name, source in config.sources.items()
         }
 
@@ -45,11 +59,15 @@ class Sources:
         """Sources that hold the table, in the order of sources.yaml; empty where none does."""
         return [name for name, reader in self._readers.items() if table.name in reader.settings.tables]
 
-    def _having(self, table: SourceTable, only: str | None = None) -> list[SqlSource | FileSource]:
+    def _having(self, table: SourceTable, only: str | None = None) -> list[Reader]:
         names = [name for name in self.names(table) if only in (None, name)]
         if not names:
             raise SourceError(f"table {table.name}: no source has it; sources: {only or ', '.join(self._readers)}")
         return [self._readers[name] for name in names]
+
+    def tells_its_past(self, source: str) -> bool:
+        """Whether the source is made of messages, whose earlier versions an extract brings along (``superseded``)."""
+        return isinstance(self._readers[source], VersionedSource)
 
     def settings(self, table: SourceTable, source: str) -> TableSettings:
         """Locale, retention and patterns of one table in one source; SourceError when it is not there."""
@@ -123,11 +141,12 @@ class Sources:
         return found
 
 
-def open_sources(config: SourcesConfig, calendar: str) -> Sources:
+def open_sources(config: SourcesConfig, calendar: str, sealer: Callable[[], Sealer] | None = None) -> Sources:
     """Readers for every source; connects to nothing yet.
 
     Args:
         config: from ``load_sources`` or ``parse_sources``.
         calendar: IANA zone the laboratory cuts its days in (LIMS_TIMEZONE).
+        sealer: opens what is spooled sealed; asked for only when a source holds such a file.
     """
-    return Sources(config, calendar)
+    return Sources(config, calendar, sealer)
