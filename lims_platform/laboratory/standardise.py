@@ -20,6 +20,7 @@ from lims_platform.laboratory.ordered_tests import TEST_FIELDS, TestResolver, va
 from lims_platform.laboratory.plausibility import ASSESS_FIELDS, READING_FIELDS, Plausibility
 from lims_platform.laboratory.reasons import REASONS
 from lims_platform.laboratory.standardise_qc import standardise_qc
+from lims_platform.laboratory.value_patterns import NINES, SHORT_NINES
 from lims_platform.laboratory.values import parse_values
 
 __all__ = ["ADDED", "RENAMED", "standardise_lab_results", "standardise_qc"]
@@ -95,7 +96,17 @@ def _with_meaning(frame: pl.LazyFrame, reference: Reference, locales: Mapping[st
         name: pl.col(name) for name in ("source", "test_code", "specimen_type", "device_model", "result_unit", "value_unit")
     }
     keys |= {"loinc_code": pl.col("__reported__"), "day": validity_epoch(pl.col("event_date"), reference)}
-    return frame.with_columns(per_distinct(keys, resolver.resolve, TEST_FIELDS).alias("__test__")).unnest("__test__")
+    frame = frame.with_columns(per_distinct(keys, resolver.resolve, TEST_FIELDS).alias("__test__")).unnest("__test__")
+    # "+2" is the number 2 of a base excess and the rank 2+ of a test strip: the test decides, where it is known
+    plus = (pl.col("value_kind") == "number") & pl.col("value_code").is_not_null()
+    ranked = plus & pl.col("scale").is_in(["Ord", "OrdQn"]) & pl.col("unit_source").ne_missing("text")
+    either = plus & (pl.col("scale").is_null() | (pl.col("scale").is_in(["Ord", "OrdQn"]) & ~ranked))
+    kind = pl.when(ranked).then(pl.lit("ordinal")).when(either).then(pl.lit("ambiguous")).otherwise("value_kind")
+    return frame.with_columns(
+        value_kind=kind,
+        value_number=pl.when(~(ranked | either)).then("value_number"),
+        value_code=pl.when(~plus | ranked).then("value_code"),
+    )
 
 
 def _with_numbers(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -163,10 +174,10 @@ def _reason() -> pl.Expr:
         & (pl.col("code_origin") != "as_reported")
         & pl.col("value_target").ne_missing(pl.col("target"))
     )
-    # a number of nines only, and impossible: an interface's "no value", positive
-    nines = (pl.col("__doubt__") == "implausible_value") & pl.col("result_value").str.contains(
-        r"^\s*9{3,}(?:[.,](?:9+|0+))?\s*$"
-    )
+    # a number of nines only is an interface's "no value", positive; three of them only where they are impossible
+    written = pl.col("result_value")
+    short = (pl.col("__doubt__") == "implausible_value") & written.str.contains(SHORT_NINES)
+    nines = (kind == "number") & (short | written.str.contains(NINES))
     empty = pl.any_horizontal(
         *[pl.col(c).is_null() | (pl.col(c).str.strip_chars() == "") for c in ("result_id", "test_code")]
     )
@@ -258,10 +269,13 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
             )
         ),
         "proposal": pl.when(reason.is_in(["unmapped_code", "ambiguous_code"])).then("code_proposal")
+        .when((reason == "ambiguous_number") & pl.col("value_note").is_not_null())
+        .then(pl.format("read as the range {}-{}", *[pl.col(f"reading_{end}").cast(pl.Int64) for end in "ab"]))
         .when(reason == "ambiguous_number").then("reading_proposal")
         .when(reason.is_not_null() & numeric & (reason != "unreadable_value"))
         .then(pl.coalesce("unit_proposal", "fit_proposal")),
-        "confidence": pl.when(reason == "ambiguous_number").then("reading_confidence")
+        "confidence": pl.when((reason == "ambiguous_number") & pl.col("value_note").is_null())
+        .then("reading_confidence")
         .when(numeric & (assumed | (reason == pl.col("fit"))) & pl.col("unit_proposal").is_null()).then("fit_confidence"),
         "reference_digest": pl.lit(reference.digest),
     }  # fmt: skip

@@ -85,7 +85,7 @@ def meaning(text: str | None, locale: str = "point") -> tuple[Any, ...]:
         ("0.5NULL", ("unreadable", None, None, None, None)),
         ("DETECTED 5 NOT DETECTED", ("unreadable", None, None, None, None)),
         ("FLU A POSITIVE, FLU B NEGATIVE", ("unreadable", None, None, None, None)),
-        ("2020-05-10", ("unreadable", None, None, None, None)),
+        ("2020-05-10", ("ambiguous", None, None, None, None)),
         ("≮5", ("unreadable", None, None, None, None)),
         ("5²", ("unreadable", None, None, None, None)),
         ("", ("missing", None, None, None, None)),
