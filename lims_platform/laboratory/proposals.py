@@ -8,7 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 from lims_platform.contracts.reference import ANY, Reference
-from lims_platform.laboratory.units import conversion_table, resolve_spelling
+from lims_platform.laboratory.units import alias_table, conversion_table, resolve_spelling
 
 _WEIGHTS = {"name": 0.5, "unit": 0.25, "value": 0.25}
 _FLOOR = 0.2
@@ -65,7 +65,7 @@ def _scored(listed: pl.DataFrame, reference: Reference) -> pl.DataFrame:
         .select("loinc_code", "family", "plausible_low", "plausible_high", theirs=_words(names))
     )
     families = reference.specimens.select(alias="alias", own_family="family")
-    left = resolve_spelling(listed, reference, "result_unit_text").with_columns(
+    left = resolve_spelling(listed, alias_table(reference), "result_unit_text").with_columns(
         ours=_words(pl.concat_str("test_name", "test_code", separator=" ", ignore_nulls=True)),
         alias=pl.col("specimen_type").str.strip_chars().str.to_uppercase(),
     )
