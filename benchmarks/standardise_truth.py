@@ -1,11 +1,11 @@
 """Standardisation against the simulator's truth: rows wrongly accepted and rows needlessly quarantined, by kind of dirt.
 
-Simulates laboratories of seeds not used elsewhere (default 9001, 9002), standardises their lab_results and compares each row
-with what the simulator knows: analyte, number in the standard unit (0.6 % for the digits a converted text loses), side of a
-censored value, polarity of a coded one. A row is needlessly quarantined if a careful reader could have had its result.
-Prints both as ratios to all rows, next to the baseline: what a reader without platform accepts that casts texts to numbers and
-takes them to be in the code's usual unit.
-Run: python benchmarks/standardise_truth.py [--seed 9001 9002] [--results-per-day 3000] [--days 60].
+Simulates laboratories of seeds not used elsewhere (default 9001, 9002), standardises their lab_results and compares each
+row with what the simulator knows: analyte, number in the standard unit (0.6 % for the digits a converted text loses),
+side of a censored value, polarity of a coded one. A row is needlessly quarantined if a careful reader could have had its
+result. Prints both as ratios to all rows, next to the baseline: what a reader without platform accepts that casts texts
+to numbers and takes them to be in the code's usual unit. Run: python benchmarks/standardise_truth.py [--seed 9001 9002]
+[--results-per-day 3000] [--days 60].
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How far the unit reading agrees with UCUM's own functional tests, and the factor table with measured factors.
 
-Prints a share for each: the validity cases, the conversions (to the digits the case is written with, or 1e-5), and the molar factors
-(within 0.2 %). The baseline of the first two is ucumvert alone, without the platform's guard. Below that, what strict
-UCUM makes of ten spellings laboratories use, and what the platform makes of them.
-Run: python benchmarks/ucum_agreement.py. The cases are read from LIMS_SHARED_DATA (default ../shared/data); without them
-the script says so and ends.
+Prints a share for each: the validity cases, the conversions (to the digits the case is written with, or 1e-5), and the
+molar factors (within 0.2 %). The baseline of the first two is ucumvert alone, without the platform's guard. Below that,
+what strict UCUM makes of ten spellings laboratories use, and what the platform makes of them. Run: python
+benchmarks/ucum_agreement.py. The cases are read from LIMS_SHARED_DATA (default ../shared/data); without them the script
+says so and ends.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ ALERT_CONDITIONS = (
 
 #: In a key column of the LOINC map, the conversions and the limits: any value, or none.
 ANY = "*"
+#: Families of what is measured on no specimen, or on any: a temperature sent with a blood gas, a specimen's own kind.
+NO_SPECIMEN = ("patient", "any")
 
 
 @dataclass(frozen=True)

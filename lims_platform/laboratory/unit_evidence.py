@@ -3,10 +3,11 @@
 Here: groups of one source, code, specimen, device and written unit on one day, and the unit that explains their median. One
 magnesium of 0.85 may be either unit; fifty of them are mmol/L. Not here: single rows (``plausibility``).
 
-Evidence is a day's own rows and the reference intervals, nothing else: a day rebuilt alone, in a range or in another order reads the
-same. The median's logarithm is taken as normal around the centre of the reference interval with the width of a hospital's results
-(a hospital may lie as far from the healthy centre as its patients do) and the median's own error; FLOOR keeps room for populations that
-fit no interval. A group too small for a device is judged with the source's other devices.
+Evidence is a day's own rows and the reference intervals, nothing else: a day rebuilt alone, in a range or in another
+order reads the same. The median's logarithm is taken as normal around the centre of the reference interval with the width
+of a hospital's results (a hospital may lie as far from the healthy centre as its patients do) and the median's own error;
+FLOOR keeps room for populations that fit no interval. A group too small for a device is judged with the source's other
+devices.
 """
 
 from __future__ import annotations
