@@ -44,9 +44,9 @@ class Summary:
 def kaplan_meier(values: Floats, is_below: Flags) -> Summary:
     """Summary of a left-censored sample by Kaplan-Meier of the flipped values (Helsel 2012, ch. 6.3).
 
-    ``values`` (n,): the result, or the limit where ``is_below``. Without an assumption on the distribution; a quartile below the
-    lowest detected value is NaN, and the mean is Efron's: a lowest value that is censored counts as its limit, an upper bound of
-    the true mean. Raises ValueError for an empty sample or shapes that differ.
+    ``values`` (n,): the result, or the limit where ``is_below``. Without an assumption on the distribution; a quartile
+    below the lowest detected value is NaN, and the mean is Efron's: a lowest value that is censored counts as its limit,
+    an upper bound of the true mean. Raises ValueError for an empty sample or shapes that differ.
     """
     values, is_below = _checked(values, is_below)
     distinct, inverse = np.unique(values, return_inverse=True)
@@ -75,10 +75,10 @@ def _quantile(distinct: Floats, upto: Floats, unknown: float, p: float) -> float
 def order_statistics(values: Floats, is_below: Flags) -> Summary:
     """Summary of a left-censored sample by robust regression on order statistics (Helsel & Cohn 1988; Helsel 2012, ch. 6.2).
 
-    Logarithms of the detected values are regressed on their normal scores, with Hirsch-Stedinger plotting positions for several
-    limits; the censored values, and only they, are read off the line. Needs positive values and SMALLEST_DETECTED distinct
-    detected ones; with fewer the summary is NaN and ``method`` says so. Raises ValueError for an empty sample, shapes that differ,
-    or a value that is not positive.
+    Logarithms of the detected values are regressed on their normal scores, with Hirsch-Stedinger plotting positions for
+    several limits; the censored values, and only they, are read off the line. Needs positive values and SMALLEST_DETECTED
+    distinct detected ones; with fewer the summary is NaN and ``method`` says so. Raises ValueError for an empty sample,
+    shapes that differ, or a value that is not positive.
     """
     values, is_below = _checked(values, is_below)
     if (values <= 0).any():
@@ -96,7 +96,7 @@ def order_statistics(values: Floats, is_below: Flags) -> Summary:
 
 
 def _plotting_positions(values: Floats, is_below: Flags) -> Floats:
-    """Probability positions for each value (Hirsch & Stedinger 1987): ranks between limits, by the share above each limit."""
+    """Probability positions for each value (Hirsch & Stedinger 1987): ranks between limits, by the share above each."""
     limits = np.unique(values[is_below])
     edges = np.concatenate([[-np.inf], limits, [np.inf]])
     found = values[~is_below]
@@ -127,9 +127,10 @@ def _checked(values: Floats, is_below: Flags) -> tuple[Floats, Flags]:
 def recensored(value: pl.Expr, comparator: pl.Expr, *, over: str | list[str] | None = None) -> pl.Expr:
     """Values made comparable: everything below the highest lower limit, and above the lowest upper limit, of its group ties.
 
-    ``value`` is a number or the limit of a censored one, ``comparator`` null, <, <=, > or >=; ``over`` names the group's columns.
-    The result keeps the order of what can be ordered and ties the rest at the limit: for rank tests (Mann-Whitney, KS, Kruskal-Wallis),
-    never for means (Helsel 2012, ch. 9). Null stays null; a group whose limits cross ("<5" and ">2") ties as a whole at the upper one.
+    ``value`` is a number or the limit of a censored one, ``comparator`` null, <, <=, > or >=; ``over`` names the group's
+    columns. The result keeps the order of what can be ordered and ties the rest at the limit: for rank tests
+    (Mann-Whitney, KS, Kruskal-Wallis), never for means (Helsel 2012, ch. 9). Null stays null; a group whose limits cross
+    ("<5" and ">2") ties as a whole at the upper one.
     """
     below, above = comparator.str.starts_with("<").fill_null(False), comparator.str.starts_with(">").fill_null(False)
     floor = pl.when(below).then(value).max()

@@ -22,8 +22,13 @@ from lims_platform.laboratory.plausibility import ASSUME_FROM, PRIOR, candidates
 SMALLEST = 20
 #: Prior odds that a whole group states a wrong unit: a mapping error of an interface, not a slip of one row.
 WRONG_UNIT = 0.005
+#: A written unit is contradicted above this confidence. Lower than for naming an absent one: the price is a row that waits.
+CONTRADICT_FROM = 0.9
 #: Likelihood of a median that fits nothing (a dialysis ward, a study); bounds what any distribution may claim.
 FLOOR = 1e-5
+#: A ward's median may lie this much further out than a hospital's single results: an oncology ward's haemoglobin of 8.5 g/dL
+#: must not be taken for healthy mmol/L.
+WARD = 1.25
 #: An absent unit is named only if the median then lies this close to the centre, in SDs; a written one contradicted
 #: only if it lies closer still.
 _CLOSE, _CLOSER = 3.0, 1.5
@@ -43,7 +48,7 @@ def unit_evidence(rows: pl.LazyFrame, reference: Reference) -> pl.DataFrame:
 
     ``rows`` has GROUP, device_id and result_value. evidence_missing: no unit was written and evidence_unit is it;
     else the written unit is contradicted and evidence_unit fits. evidence_confidence is the posterior probability, at least
-    plausibility.ASSUME_FROM. Costs one pass over eight columns.
+    plausibility.ASSUME_FROM, or CONTRADICT_FROM. Costs one pass over eight columns.
     """
     plain = pl.col("result_value").str.contains(r"^\s*[0-9]{1,9}(?:[.,](?:[0-9]{1,2}|[0-9]{4,9}))?\s*$")
     number = pl.col("result_value").str.strip_chars().str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
@@ -83,7 +88,7 @@ def _decided(groups: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     pairs = pairs.join(candidates(reference), left_on="std_loinc", right_on="loinc_code")
     value = pl.col("median").exp() * pl.col("option_factor") + pl.col("option_offset")
     stated = pl.col("median").exp() * pl.col("factor") + pl.col("offset")
-    error = (pl.col("sigma").pow(2) + 1.57 * pl.col("spread").pow(2) / pl.col("n")).sqrt()
+    error = ((WARD * pl.col("sigma")).pow(2) + 1.57 * pl.col("spread").pow(2) / pl.col("n")).sqrt()
     pairs = pairs.with_columns(value=value, distance=(value.log() - pl.col("mu")) / error).with_columns(
         # a unit that gives the stated value is the stated unit, whatever its spelling (mEq/L, mmol/L)
         is_stated=((value / stated - 1).abs() < 1e-6).fill_null(False) & ~pl.col("missing"),
@@ -101,7 +106,9 @@ def _decided(groups: pl.DataFrame, reference: Reference) -> pl.DataFrame:
         pairs.with_columns(posterior=merged / pl.col("weight").sum().over("__row__"))
         .sort("__row__", "posterior", "standard", descending=[False, True, True], nulls_last=True)
         .unique("__row__", keep="first", maintain_order=True)
-        .filter((pl.col("posterior") >= ASSUME_FROM) & ~pl.col("is_stated"))
+        .filter(
+            (pl.col("posterior") >= pl.when("missing").then(ASSUME_FROM).otherwise(CONTRADICT_FROM)) & ~pl.col("is_stated")
+        )
         .filter(pl.col("distance").abs() <= pl.when("missing").then(_CLOSE).otherwise(_CLOSER))
     )
     return best.select(
