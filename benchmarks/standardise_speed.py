@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from lims_platform.laboratory.standardise import standardise_lab_results
+from lims_platform.laboratory.unit_evidence import unit_evidence
 from lims_platform.lakehouse.reference import load_reference
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -102,8 +103,14 @@ def main(rows: int = 1_000_000) -> None:
         source, target = Path(folder) / "in.parquet", Path(folder) / "out.parquet"
         synthetic(rows).write_parquet(source)
         bare = best(lambda: pl.scan_parquet(source).sink_parquet(target, engine="streaming"))
-        plan = standardise_lab_results(pl.scan_parquet(source), reference, {"north": "point", "south": "point"})
-        ours = best(lambda: plan.sink_parquet(target, engine="streaming"))
+
+        def standardise() -> None:
+            rows = pl.scan_parquet(source)
+            evidence = unit_evidence(rows, reference)
+            plan = standardise_lab_results(rows, reference, {"north": "point", "south": "point"}, evidence)
+            plan.sink_parquet(target, engine="streaming")
+
+        ours = best(standardise)
         written = pl.scan_parquet(target).select(pl.len(), pl.col("reason").is_null().mean().alias("valid")).collect()
     print(f"rows                {rows:>12,}  (written {written['len'][0]:,}, valid {written['valid'][0]:.4f})")
     print(f"bare scan and write {bare:12.3f} s {rows / bare:>14,.0f} rows/s")

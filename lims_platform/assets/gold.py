@@ -8,10 +8,12 @@ import polars as pl
 
 from lims_platform.assets.common import reads, run_range, table_asset
 from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import validity
 from lims_platform.laboratory.device_health import device_failure_features as device_features
 from lims_platform.laboratory.device_logs import normalise_device_logs
 from lims_platform.laboratory.outbreaks import outbreak_risk_features as outbreak_features
+from lims_platform.laboratory.proposals import unmapped_codes as work_list
 from lims_platform.laboratory.qc_performance import qc_performance as performance
 from lims_platform.laboratory.qc_targets import qc_runs
 from lims_platform.laboratory.quality import quality_anomaly_features as quality_features
@@ -133,6 +135,15 @@ def data_quality_scorecard(valid: pl.LazyFrame, quarantined: pl.LazyFrame) -> pl
     return scorecard(valid, quarantined)
 
 
+@dg.asset(
+    **table_asset(
+        "unmapped_codes", kinds={"polars", "deltalake"}, group="operations", ins={"rows": reads("lab_results_quarantine")}
+    )
+)
+def unmapped_codes(rows: pl.LazyFrame, reference: dg.ResourceParam[Reference]) -> pl.DataFrame:
+    return work_list(rows, reference).select(TABLES["unmapped_codes"].dtypes.keys())
+
+
 GOLD_ASSETS = [
     device_failure_features,
     outbreak_risk_features,
@@ -141,4 +152,5 @@ GOLD_ASSETS = [
     qc_performance,
     turnaround_kpis,
     data_quality_scorecard,
+    unmapped_codes,
 ]

@@ -16,6 +16,7 @@ from lims_platform.laboratory.device_logs import normalise_device_logs
 from lims_platform.laboratory.samples import sample_measurements as measured_samples
 from lims_platform.laboratory.standardise import standardise_lab_results
 from lims_platform.laboratory.standardise_qc import standardise_qc
+from lims_platform.laboratory.unit_evidence import unit_evidence
 from lims_platform.lakehouse.versions import live_rows
 
 
@@ -33,7 +34,8 @@ def columns_of(name: str) -> list[str]:
 def lab_results_history(
     rows: pl.LazyFrame, door: dg.ResourceParam[Door], reference: dg.ResourceParam[Reference]
 ) -> pl.LazyFrame:
-    standardised = standardise_lab_results(validity(rows), reference, door.locales(LAB_RESULTS))
+    evidence = unit_evidence(rows, reference)
+    standardised = standardise_lab_results(validity(rows), reference, door.locales(LAB_RESULTS), evidence)
     return standardised.select(columns_of("lab_results_history"))
 
 

@@ -199,6 +199,33 @@ class DataQualityScorecard(_Dated):
         strict = True
 
 
+class UnmappedCodes(pa.DataFrameModel):
+    """Local codes that no row of loinc_map.csv maps, with proposals; one line of that file accepts one."""
+
+    source: str = column("Source")
+    test_code: str = column("Local test code")
+    test_name: str = column("Commonest name the source gives it", nullable=True)
+    specimen_type: str = column("Commonest specimen", nullable=True)
+    result_unit_text: str = column("Commonest unit, as written", nullable=True)
+    rows: pl.Int64 = column("Results waiting in quarantine for it", ge=1)
+    share: float = column("Of all results with an unmapped code", ge=0, le=1)
+    median: float = column("Median of the numbers, as written", nullable=True)
+    first_day: pl.Date = column("First day it was seen")
+    last_day: pl.Date = column("Last day it was seen")
+    proposal_1: str = column("LOINC code that fits best by name, unit and values", nullable=True)
+    score_1: float = column("Its score; scores rank, they are no probabilities", nullable=True, ge=0, le=1)
+    proposal_2: str = column("Second", nullable=True)
+    score_2: float = column("Its score", nullable=True, ge=0, le=1)
+    proposal_3: str = column("Third", nullable=True)
+    score_3: float = column("Its score", nullable=True, ge=0, le=1)
+    confidence: float = column("score_1 less half of score_2", nullable=True, ge=0, le=1)
+    csv_line: str = column("The line of loinc_map.csv that accepts proposal_1", nullable=True)
+
+    class Config:
+        name = "unmapped_codes"
+        strict = True
+
+
 class DeviceRiskScores(_Dated):
     """One row per device and day: the champion's score."""
 
@@ -258,6 +285,7 @@ GOLD_TABLES: dict[str, Table] = {
         table("gold", ("device_id", "loinc_code", "qc_level", "control_lot", _DAY), _DAY, QcPerformance),
         table("gold", ("facility_id", "priority", _DAY), _DAY, TurnaroundKpis),
         table("gold", ("source", "test_code", "device_id", _DAY), _DAY, DataQualityScorecard),
+        table("gold", ("source", "test_code"), None, UnmappedCodes),
         table("gold", ("device_id", _DAY), _DAY, DeviceRiskScores),
         table("gold", ("kind", "subject", "loinc_code", "statistic", _DAY), _DAY, DriftReport),
     )

@@ -18,6 +18,8 @@ ALERT_CONDITIONS = (
 
 #: In a key column of the LOINC map, the conversions and the limits: any value, or none.
 ANY = "*"
+#: Families of what is measured on no specimen, or on any: a temperature sent with a blood gas, a specimen's own kind.
+NO_SPECIMEN = ("patient", "any")
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ VALUE_CODES = ReferenceTable(
     "Words that are results, in the laboratory's languages; accents do not matter",
     ("text", "match"),
     (
-        _text("text", "As written, upper case, without accents", required=True),
+        _text("text", "As written; case, accents and underscores do not matter", required=True),
         _text(
             "match",
             "exact: the whole text; contains: anywhere in a text that is nothing else; target: an organism beside a code",
@@ -243,11 +245,12 @@ VALUE_CODES = ReferenceTable(
 
 COMPARATOR_WORDS = ReferenceTable(
     "comparator_words",
-    "Signs and words that censor the number after them",
+    "Signs and words that censor the number beside them",
     ("text",),
     (
-        _text("text", "As written, upper case, without accents", required=True),
+        _text("text", "As written; case and accents do not matter", required=True),
         _text("comparator", "What it means", required=True, allowed=("<", "<=", ">", ">=")),
+        _text("place", "Where it stands: before the number or after", required=True, allowed=("before", "after")),
         _text("language", "ISO 639-1, or symbol", required=True),
     ),
 )

@@ -45,7 +45,9 @@ class _LabResult(_Lineage):
     comparator: str = column("<, <=, > or >= of a censored value", nullable=True)
     value_code: str = column("Code of a coded or ordinal result, e.g. POSITIVE", nullable=True)
     unit: str = column("Standard unit, UCUM", nullable=True)
-    unit_origin: str = column("reported, alias, converted, assumed or none", nullable=True)
+    unit_origin: str = column(
+        "reported, alias, converted, inferred (from the day's results), assumed or none", nullable=True
+    )
     is_critical: bool = column("Beyond a critical limit; tested for quarantined values too")
     result_status: str = column("P, F, C or X", nullable=True)
     priority: str = column("Order priority", nullable=True)

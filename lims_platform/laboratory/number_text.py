@@ -37,7 +37,9 @@ def read_numbers(tokens: pl.Series, locale: str) -> pl.DataFrame:
         exponent=token.str.extract(r"(?:e|10 ?(?:\^|\*\*|e)) ?([+-]?[0-9]{1,4})$").str.strip_prefix("+")
         .cast(pl.Int32, strict=False).fill_null(0),
         body=token.str.strip_prefix("+").str.strip_prefix("-").str.strip_chars()
-        .str.replace(rf"(?:e[+-]?[0-9]{{1,4}}|{_POWER})$", "").str.strip_suffix("."),
+        .str.replace(rf"(?:e[+-]?[0-9]{{1,4}}|{_POWER})$", "")
+        # "5." is five; "01.02." is a day of February
+        .str.replace(r"^([0-9,' ]+)\.$", "${1}"),
     )  # fmt: skip
     body = pl.col("body")
     frame = frame.with_columns(

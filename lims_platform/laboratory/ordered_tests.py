@@ -12,7 +12,8 @@ import polars as pl
 
 from lims_platform.contracts.reference import ANY, Reference
 from lims_platform.laboratory.terminology import CODE_FIELDS, resolve_codes
-from lims_platform.laboratory.units import conversion_table, resolve_spelling, scoped_aliases
+from lims_platform.laboratory.ucum import with_ucum
+from lims_platform.laboratory.units import alias_table, conversion_table, resolve_spelling, scoped_aliases
 
 TEST_KEYS = ("source", "test_code", "specimen_type", "device_model", "result_unit", "value_unit", "loinc_code", "day")
 TEST_FIELDS: dict[str, pl.DataType] = {
@@ -59,6 +60,7 @@ class TestResolver:
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
+        self._aliases = alias_table(reference)
         self._ways = conversion_table(reference)
         self._scoped = scoped_aliases(reference)
         self._about = reference.analytes.select(
@@ -75,19 +77,29 @@ class TestResolver:
         """
         blank = pl.col("result_unit").str.strip_chars()
         rows = keys.with_columns(pl.when(blank != "").then(blank).alias("result_unit"))
-        rows = resolve_spelling(rows, self._reference, "value_unit").rename({"unit": "text_ucum", "unit_kind": "text_kind"})
-        rows = resolve_spelling(rows, self._reference, "result_unit").rename({"unit": "column_ucum"})
+        aliases, ways = self._with_unknown(rows["result_unit"])
+        rows = resolve_spelling(rows, aliases, "value_unit").rename({"unit": "text_ucum", "unit_kind": "text_kind"})
+        rows = resolve_spelling(rows, aliases, "result_unit").rename({"unit": "column_ucum"})
         rows = rows.with_columns(
             ucum=pl.when(pl.col("result_unit").is_null()).then("text_ucum").otherwise("column_ucum"),
             unit_kind=pl.when(pl.col("result_unit").is_null()).then("text_kind").otherwise("unit_kind"),
         )
         rows = resolve_codes(rows, self._reference).join(self._about, on="std_loinc", how="left", maintain_order="left")
         rows = rows.join(self._scoped, on=["result_unit", "analyte_kind"], how="left", maintain_order="left")
-        return self._converted(rows.with_columns(ucum=pl.coalesce("scoped_unit", "ucum")))
+        return self._converted(rows.with_columns(ucum=pl.coalesce("scoped_unit", "ucum")), ways)
 
-    def _converted(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _with_unknown(self, spellings: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Aliases and conversions, with those units added that no table knows and UCUM does."""
+        spelled = pl.DataFrame({"result_unit": spellings.drop_nulls().unique()})
+        unknown = resolve_spelling(spelled, self._aliases).filter(pl.col("unit").is_null())["result_unit"].to_list()
+        extended = with_ucum(self._reference, unknown) if unknown else self._reference
+        if extended is self._reference:
+            return self._aliases, self._ways
+        return alias_table(extended), conversion_table(extended)
+
+    def _converted(self, rows: pl.DataFrame, ways: pl.DataFrame) -> pl.DataFrame:
         written = pl.col("result_unit").is_not_null() | pl.col("value_unit").is_not_null()
-        rows = self._with_way(rows)
+        rows = _with_way(rows, ways)
         # "units", "-" or "n/a" in the unit column of a test that has a unit is no unit at all
         placeholder = written & (pl.col("ucum") == "1") & pl.col("factor").is_null() & pl.col("std_unit").is_not_null()
         unitless = pl.col("analyte_kind") == "unitless"
@@ -98,7 +110,7 @@ class TestResolver:
             unit_source=pl.when(~absent).then(pl.lit("text")).when(unitless.fill_null(False)).then(pl.lit("none"))
             .when(pl.col("default_unit").is_not_null()).then(pl.lit("code")),
         )  # fmt: skip
-        rows = self._with_way(rows.drop("factor", "offset"))
+        rows = _with_way(rows.drop("factor", "offset"), ways)
         traps = self._reference.unit_traps.select(
             std_loinc="loinc_code", ucum="from_unit", trap_low="value_low", trap_high="value_high",
             trap_proposal="proposal", trap_note="note",
@@ -116,7 +128,10 @@ class TestResolver:
         )  # fmt: skip
         rows = rows.with_columns(unit_problem=problem)
         both = pl.format("the text says {}, the unit column {}", "value_unit", "result_unit")
-        unknown = pl.format("the unit {} is in no row of unit_aliases.csv", pl.coalesce("result_unit", "value_unit"))
+        unknown = pl.format(
+            "the unit {} is in no row of unit_aliases.csv and no UCUM code of a known kind",
+            pl.coalesce("result_unit", "value_unit"),
+        )
         stuck = pl.col("unit_problem") == "unit_not_convertible"
         return rows.with_columns(
             factor=pl.when(~trapped).then("factor"),
@@ -128,19 +143,20 @@ class TestResolver:
             trap_note=pl.when(~trapped).then(pl.concat_str("trap_note", "trap_proposal", separator="; ")),
         ).select(*TEST_FIELDS)  # fmt: skip
 
-    def _with_way(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds factor and offset from ``ucum`` to the standard unit; a conversion for the source's own LOINC code
-        comes first.
-        """
-        general = self._ways.filter(pl.col("source_loinc") == ANY).drop("source_loinc")
-        special = self._ways.filter(pl.col("source_loinc") != ANY)
-        rows = rows.join(
-            special.rename({"loinc_code": "std_loinc", "from_unit": "ucum", "factor": "own_factor", "offset": "own_offset"}),
-            on=["std_loinc", "source_loinc", "ucum"], how="left", maintain_order="left",
-        ).join(
-            general.rename({"loinc_code": "std_loinc", "from_unit": "ucum"}),
-            on=["std_loinc", "ucum"], how="left", maintain_order="left",
-        )  # fmt: skip
-        return rows.with_columns(
-            factor=pl.coalesce("own_factor", "factor"), offset=pl.coalesce("own_offset", "offset")
-        ).drop("own_factor", "own_offset")
+
+def _with_way(rows: pl.DataFrame, ways: pl.DataFrame) -> pl.DataFrame:
+    """Adds factor and offset from ``ucum`` to the standard unit; a conversion for the source's own LOINC code
+    comes first.
+    """
+    general = ways.filter(pl.col("source_loinc") == ANY).drop("source_loinc")
+    special = ways.filter(pl.col("source_loinc") != ANY)
+    rows = rows.join(
+        special.rename({"loinc_code": "std_loinc", "from_unit": "ucum", "factor": "own_factor", "offset": "own_offset"}),
+        on=["std_loinc", "source_loinc", "ucum"], how="left", maintain_order="left",
+    ).join(
+        general.rename({"loinc_code": "std_loinc", "from_unit": "ucum"}),
+        on=["std_loinc", "ucum"], how="left", maintain_order="left",
+    )  # fmt: skip
+    return rows.with_columns(factor=pl.coalesce("own_factor", "factor"), offset=pl.coalesce("own_offset", "offset")).drop(
+        "own_factor", "own_offset"
+    )

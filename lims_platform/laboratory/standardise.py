@@ -20,9 +20,11 @@ from lims_platform.laboratory.ordered_tests import TEST_FIELDS, TestResolver, va
 from lims_platform.laboratory.plausibility import ASSESS_FIELDS, READING_FIELDS, Plausibility
 from lims_platform.laboratory.reasons import REASONS
 from lims_platform.laboratory.standardise_qc import standardise_qc
+from lims_platform.laboratory.unit_evidence import unit_evidence, with_evidence
+from lims_platform.laboratory.value_patterns import NINES, SHORT_NINES
 from lims_platform.laboratory.values import parse_values
 
-__all__ = ["ADDED", "RENAMED", "standardise_lab_results", "standardise_qc"]
+__all__ = ["ADDED", "RENAMED", "standardise_lab_results", "standardise_qc", "unit_evidence"]
 
 RENAMED = {
     "result_value": "result_text", "result_unit": "result_unit_text", "collected_timestamp": "collected_at",
@@ -38,12 +40,16 @@ _NUMERIC = ["number", "censored", "range"]
 _KIND_REASONS = {"missing": "missing_value", "not_done": "not_done", "instrument_error": "instrument_error"}
 
 
-def standardise_lab_results(rows: pl.LazyFrame, reference: Reference, locales: Mapping[str, str]) -> pl.LazyFrame:
+def standardise_lab_results(
+    rows: pl.LazyFrame, reference: Reference, locales: Mapping[str, str], evidence: pl.DataFrame | None = None
+) -> pl.LazyFrame:
     """Every row of ``rows`` with its standardised columns; lazy, streams, one row for one row in the same order.
 
     ``rows`` has LAB_RESULTS.stored_schema (optional columns may be absent), source and event_date, and, where known,
     date_source, time_flag, is_conflict and device_model; every other column passes through. ``locales`` gives each
-    source's number locale (number_text.LOCALES).
+    source's number locale (number_text.LOCALES). ``evidence`` is unit_evidence of the same rows: with it an absent unit is
+    taken from what the day's results of the same code and device say (unit_origin inferred, with its confidence), and
+    a stated unit that all of them contradict sends them to quarantine; without it each row stands alone.
 
     The result has the columns of ``rows`` (RENAMED ones under their new names) and ADDED. value_number is in
     ``unit``, the analyte's standard unit; for a row with a reason it is the reading under the stated unit if there is
@@ -62,7 +68,7 @@ def standardise_lab_results(rows: pl.LazyFrame, reference: Reference, locales: M
         )
     wanted = {**LAB_RESULTS.stored_schema, **_OPTIONAL}
     frame = rows.with_columns([pl.lit(None, dtype).alias(name) for name, dtype in wanted.items() if name not in present])
-    frame = frame.rename({"loinc_code": "__reported__"})
+    frame = with_evidence(frame, evidence).rename({"loinc_code": "__reported__"})
     frame = _with_meaning(frame, reference, locales)
     frame = _with_numbers(frame)
     frame = _with_judgement(frame, reference)
@@ -91,11 +97,22 @@ def _with_meaning(frame: pl.LazyFrame, reference: Reference, locales: Mapping[st
         "__value__"
     )
     resolver = TestResolver(reference)
-    keys = {
-        name: pl.col(name) for name in ("source", "test_code", "specimen_type", "device_model", "result_unit", "value_unit")
-    }
+    inferred = pl.col("evidence_missing") & pl.col("value_unit").is_null()
+    frame = frame.with_columns(__inferred__=inferred.fill_null(False))
+    keys = {name: pl.col(name) for name in ("source", "test_code", "specimen_type", "device_model", "value_unit")}
+    keys |= {"result_unit": pl.when("__inferred__").then("evidence_unit").otherwise("result_unit")}
     keys |= {"loinc_code": pl.col("__reported__"), "day": validity_epoch(pl.col("event_date"), reference)}
-    return frame.with_columns(per_distinct(keys, resolver.resolve, TEST_FIELDS).alias("__test__")).unnest("__test__")
+    frame = frame.with_columns(per_distinct(keys, resolver.resolve, TEST_FIELDS).alias("__test__")).unnest("__test__")
+    # "+2" is the number 2 of a base excess and the rank 2+ of a test strip: the test decides, where it is known
+    plus = (pl.col("value_kind") == "number") & pl.col("value_code").is_not_null()
+    ranked = plus & pl.col("scale").is_in(["Ord", "OrdQn"]) & pl.col("unit_source").ne_missing("text")
+    either = plus & (pl.col("scale").is_null() | (pl.col("scale").is_in(["Ord", "OrdQn"]) & ~ranked))
+    kind = pl.when(ranked).then(pl.lit("ordinal")).when(either).then(pl.lit("ambiguous")).otherwise("value_kind")
+    return frame.with_columns(
+        value_kind=kind,
+        value_number=pl.when(~(ranked | either)).then("value_number"),
+        value_code=pl.when(~plus | ranked).then("value_code"),
+    )
 
 
 def _with_numbers(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -128,6 +145,7 @@ def _with_numbers(frame: pl.LazyFrame) -> pl.LazyFrame:
         pl.when(counted & pl.col("unit_problem").is_not_null()).then("unit_problem")
         .when(outside.fill_null(False)).then(pl.lit("implausible_value"))
         .when(in_trap.fill_null(False)).then(pl.lit("trap"))
+        .when(counted & ~pl.col("evidence_missing")).then(pl.lit("evidence"))
     )  # fmt: skip
     return frame.with_columns(__x__=standard("value_number"), __upper__=standard("value_upper")).with_columns(
         __doubt__=doubt
@@ -138,7 +156,8 @@ def _with_judgement(frame: pl.LazyFrame, reference: Reference) -> pl.LazyFrame:
     """Judges the doubtful numbers and the two readings of ambiguous ones, and finds the critical limits."""
     judge = Plausibility(reference)
     # keys of rows without doubt are null: one distinct value, judged once
-    doubtful = pl.col("__doubt__").is_not_null() & (pl.col("__doubt__") != "trap") & pl.col("std_name").is_not_null()
+    doubtful = ~pl.col("__doubt__").is_in(["trap", "evidence"]) & pl.col("std_name").is_not_null()
+    doubtful = doubtful & pl.col("__doubt__").is_not_null()
     asked = {"std_loinc": "std_loinc", "unit": "ucum", "doubt": "__doubt__", "number": "value_number"}
     keys = {name: pl.when(doubtful).then(column) for name, column in asked.items()}
     double = (pl.col("value_kind") == "ambiguous") & pl.col("reading_b").is_not_null()
@@ -163,10 +182,10 @@ def _reason() -> pl.Expr:
         & (pl.col("code_origin") != "as_reported")
         & pl.col("value_target").ne_missing(pl.col("target"))
     )
-    # a number of nines only, and impossible: an interface's "no value", positive
-    nines = (pl.col("__doubt__") == "implausible_value") & pl.col("result_value").str.contains(
-        r"^\s*9{3,}(?:[.,](?:9+|0+))?\s*$"
-    )
+    # a number of nines only is an interface's "no value", positive; three of them only where they are impossible
+    written = pl.col("result_value")
+    short = (pl.col("__doubt__") == "implausible_value") & written.str.contains(SHORT_NINES)
+    nines = (kind == "number") & (short | written.str.contains(NINES))
     empty = pl.any_horizontal(
         *[pl.col(c).is_null() | (pl.col(c).str.strip_chars() == "") for c in ("result_id", "test_code")]
     )
@@ -182,7 +201,7 @@ def _reason() -> pl.Expr:
         .when(stranger).then(pl.lit("ambiguous_code"))
         .when(kind == "ambiguous").then(pl.lit("ambiguous_number"))
         .when((kind == "unreadable") | unsuitable).then(pl.lit("unreadable_value"))
-        .when(pl.col("__doubt__") == "trap").then(pl.lit("unit_contradicts_value"))
+        .when(pl.col("__doubt__").is_in(["trap", "evidence"])).then(pl.lit("unit_contradicts_value"))
         .when(pl.col("fit") == "assumed").then(None)
         .when(numeric).then(pl.coalesce("fit", "__doubt__"))
     )  # fmt: skip
@@ -217,7 +236,7 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
     kind, reason = pl.col("value_kind"), pl.col("__reason__")
     numeric, reported = kind.is_in(_NUMERIC), pl.col("code_origin") == "as_reported"
     standard = numeric & pl.col("__x__").is_not_null()
-    assumed = pl.col("fit") == "assumed"
+    assumed, inferred, told = pl.col("fit") == "assumed", pl.col("__inferred__"), pl.col("__doubt__") == "evidence"
     number = pl.when(standard).then("__x__").otherwise("value_number")
     written = pl.coalesce(pl.col("result_unit").str.strip_chars(), "value_unit")
     same = (pl.col("factor") == 1.0) & (pl.col("offset") == 0.0)
@@ -235,6 +254,7 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
         .when(standard | (numeric & assumed)).then("std_unit").when(numeric).then("ucum"),
         "unit_origin": pl.when(~numeric | reason.is_in(["unmapped_code", "ambiguous_code"])).then(pl.lit("none"))
         .when(reported).then(pl.when(pl.col("ucum").is_null()).then(pl.lit("none")).otherwise(pl.lit("reported")))
+        .when(inferred & standard).then(pl.lit("inferred"))
         .when(assumed | (pl.col("unit_source") == "code")).then(pl.lit("assumed"))
         .when(pl.col("unit_source") == "none").then(pl.lit("none"))
         .when((written == pl.col("std_unit")) & same).then(pl.lit("reported"))
@@ -252,16 +272,25 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
                 pl.when(reason == "unmapped_code").then("code_detail"),
                 pl.when(reason == "ambiguous_number").then("value_note"),
                 pl.when(trap & (reason == "unit_contradicts_value")).then("trap_note"),
+                pl.when(told & (reason == "unit_contradicts_value")).then(
+                    pl.format("the day's {} results of this code and device are not in {}", "evidence_rows", "ucum")
+                ),
                 pl.when(reason == pl.col("unit_problem")).then("unit_detail"),
                 pl.when(reason == pl.col("fit")).then("fit_detail"),
                 reason.replace_strict(REASONS, default=None, return_dtype=pl.String),
             )
         ),
         "proposal": pl.when(reason.is_in(["unmapped_code", "ambiguous_code"])).then("code_proposal")
+        .when((reason == "ambiguous_number") & pl.col("value_note").is_not_null())
+        .then(pl.format("read as the range {}-{}", *[pl.col(f"reading_{end}").cast(pl.Int64) for end in "ab"]))
         .when(reason == "ambiguous_number").then("reading_proposal")
+        .when(told & (reason == "unit_contradicts_value")).then(pl.format("read as {}", "evidence_unit"))
         .when(reason.is_not_null() & numeric & (reason != "unreadable_value"))
         .then(pl.coalesce("unit_proposal", "fit_proposal")),
-        "confidence": pl.when(reason == "ambiguous_number").then("reading_confidence")
+        "confidence": pl.when((reason == "ambiguous_number") & pl.col("value_note").is_null())
+        .then("reading_confidence")
+        .when(numeric & ((inferred & reason.is_null()) | (told & (reason == "unit_contradicts_value"))))
+        .then("evidence_confidence")
         .when(numeric & (assumed | (reason == pl.col("fit"))) & pl.col("unit_proposal").is_null()).then("fit_confidence"),
         "reference_digest": pl.lit(reference.digest),
     }  # fmt: skip

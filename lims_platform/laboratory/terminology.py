@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from lims_platform.contracts.reference import ANY, Reference
+from lims_platform.contracts.reference import ANY, NO_SPECIMEN, Reference
 from lims_platform.laboratory.proposals import unmapped_codes
 
 __all__ = ["CODE_FIELDS", "is_loinc", "resolve_codes", "unmapped_codes"]
@@ -169,7 +169,11 @@ def _verdict(out: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     mapped, several = pl.col("n") == 1, pl.col("n") > 1
     settles = several & pl.col("candidates").list.contains(pl.col("reported_loinc"))
     wrong_specimen = (
-        mapped & pl.col("any_specimen") & pl.col("family").is_not_null() & (pl.col("family") != pl.col("map_family"))
+        mapped
+        & pl.col("any_specimen")
+        & pl.col("family").is_not_null()
+        & (pl.col("family") != pl.col("map_family"))
+        & ~pl.col("map_family").is_in(NO_SPECIMEN)
     )
     # the shipped map knows what K usually means; a source that says its K is something else is believed over neither
     contradicted = mapped & ~pl.col("own") & (pl.col("component") != pl.col("reported_component")).fill_null(False)

@@ -24,13 +24,17 @@ def fold_unit(text: pl.Expr) -> pl.Expr:
         text.str.to_lowercase()
         .str.replace_all(r"[\s\u00a0\u202f_]+", "")
         .str.replace_all(r"[µμ]", "u")
-        .str.replace_all("⁻¹", "-1", literal=True)
+        # "(calc)" and "(SI)" say how, not what; "(FEU)" says what
+        .str.replace(r"\((?:calc|si|us|conv)[a-z.]*\)$|\*+$", "").str.replace(r"\((feu|ddu|ngsp|ifcc)\)", "${1}")
+        .str.replace_all("⁻¹", "-1", literal=True).str.replace_all("ˆ", "^", literal=True)
+        .str.replace(r"^([a-z]+)[.·*]?([dmu]?l)-1$", "${1}/${2}")
+        .str.replace_all(r"([a-z])\.(/|$)", "${1}${2}")
         .str.replace_all("²", "2", literal=True)
         .str.replace(r"10(?:³|\^\(?3\)?)", "10*3").str.replace("10⁶", "10*6")
         .str.replace("10⁹", "10*9").str.replace("10¹²", "10*12")
         .str.replace_all("³", "3", literal=True)
         .str.replace(r"^[x×*]?10(?:(?:\^|\*\*|\*|e|exp)\(?|\()\+?0?([0-9]{1,2})\)?", "10*${1}")
-        .str.replace(r"^[x×]10(3|6|9|12)(/|$)", "10*${1}${2}")
+        .str.replace(r"^[x×]10(3|6|9|12)(/|$)", "10*${1}${2}").str.replace(r"^10x?(3|6|9|12)/", "10*${1}/")
         .str.replace(r"mcg|mkg", "ug")
         .str.replace(r"/(?:cu\.?mm\.?|cmm|mm\^?3|mcl|microlit(?:er|re))$", "/ul")
         .str.replace(r"lit(?:er|re)s?$", "l")
@@ -102,10 +106,10 @@ def conversion_table(reference: Reference) -> pl.DataFrame:
     return pl.concat([general, told]).with_columns(pl.col("factor").round_sig_figs(12))
 
 
-def resolve_spelling(frame: pl.DataFrame, reference: Reference, column: str = "result_unit") -> pl.DataFrame:
-    """Adds ``unit`` and ``unit_kind`` for the spelling in ``column``; null where it is absent or unknown. Keeps row
-    order.
+def resolve_spelling(frame: pl.DataFrame, aliases: pl.DataFrame, column: str = "result_unit") -> pl.DataFrame:
+    """Adds ``unit`` and ``unit_kind`` for the spelling in ``column``; null where it is absent or not in ``aliases`` (an
+    alias_table). Keeps row order.
     """
     return frame.with_columns(fold_unit(pl.col(column)).alias("__folded__")).join(
-        alias_table(reference).rename({"folded": "__folded__"}), on="__folded__", how="left", maintain_order="left"
+        aliases.rename({"folded": "__folded__"}), on="__folded__", how="left", maintain_order="left"
     ).drop("__folded__")  # fmt: skip

@@ -15,16 +15,20 @@ from lims_platform.laboratory.units import alias_table, fold_unit
 from lims_platform.laboratory.value_patterns import (
     ERROR_CODE,
     FLAG,
+    FLAG_BEFORE,
     MAX_LENGTH,
     MONTH_NUMBER,
     MONTH_TEXT,
     NEGATION,
     NOTHING_SEEN,
+    NUMBER_DATE,
     PLAIN,
+    PLUS,
     SENTINEL,
     TOO_LONG,
     escape,
 )
+from lims_platform.laboratory.value_words import Words
 
 VALUE_FIELDS: dict[str, pl.DataType] = {
     "value_kind": pl.String(),
@@ -50,7 +54,8 @@ def parse_values(text: pl.Expr, locale: pl.Expr | str, reference: Reference) -> 
     number, the limit of a censored value, the lower end of a range, or the denominator of a titre; it is null for
     ordinal values, whose code has a rank in value_codes.csv, so that no rank is averaged. value_unit is a unit
     written behind the number, value_target an organism named with a code. reading_a and reading_b are the two
-    readings of an ambiguous number. A text outside the grammar is 'unreadable'; no text raises.
+    readings of an ambiguous number, or the ends of a range that became a date. The value_code of a number is its rank
+    should the test be semi-quantitative ("+2"). A text outside the grammar is 'unreadable'; no text raises.
     """
     column = pl.when(text.str.len_bytes() > MAX_LENGTH).then(pl.lit(TOO_LONG)).otherwise(text)
     grammar = Grammar(reference)
@@ -64,24 +69,18 @@ class Grammar:
     """
 
     def __init__(self, reference: Reference) -> None:
-        words = reference.comparator_words.sort(pl.col("text").str.len_chars(), "text", descending=True)
-        self._comparators = dict(words.select(pl.col("text").str.to_uppercase(), "comparator").rows())
-        signs = "|".join(escape(w) for w in self._comparators)
-        codes = reference.value_codes
-        self._exact = codes.filter(pl.col("match") == "exact").select(word="text", kind="kind", code="code")
-        self._targets = codes.filter(pl.col("match") == "target").select(word="text", target="code")
-        contains = [escape(w) for w in codes.filter(pl.col("match") == "contains")["text"].to_list()]
-        self._contains = r"(?i)\b(?:" + "|".join(contains) + ")" if contains else r"$^"
+        self._words = Words(reference)
+        before, after = ("|".join(escape(w) for w in side) for side in (self._words.before, self._words.after))
         # "none", "n/a" and the like are words for no unit in a unit column; behind a number they are noise
         units = alias_table(reference).filter(pl.col("unit") != "1")
         self._units = units.select("folded", pl.lit(True).alias("is_unit"))
         self._numeric = (
-            rf"(?i)^(?P<sign>{signs})? ?(?P<first>[+-]?{NUMBER})"
-            rf"(?:(?: ?(?:-|\.\.\.?) ?| to | bis | a )(?P<second>{NUMBER}))?"
-            rf"(?: ?(?P<tail>[a-z%#/°µμ\[{{(*!↑↓,;=:+][^<>≤≥]{{0,40}}))?$"
+            rf"(?i)^{FLAG_BEFORE}?(?P<sign>{before})? ?(?P<first>[+-]?{NUMBER})"
+            rf"(?:(?: ?(?:-|\.\.\.?|…) ?| to | bis | a | al | until | hasta | tot )(?P<second>{NUMBER}))?"
+            rf"(?: ?(?P<tail>[a-z%#/°µμ\[{{(*!↑↓,;=:+][^<>≤≥]{{0,40}}?))??(?: ?,? ?(?P<behind>{after}))?$"
         )
         self._titre = (
-            rf"(?i)^(?P<sign>{signs})? ?1 ?(?P<mark>[:/]) ?(?P<first>[0-9]{{1,7}})(?: ?(?P<tail>[a-z(,;].{{0,30}}))?$"
+            rf"(?i)^(?P<sign>{before})? ?1 ?(?P<mark>[:/]) ?(?P<first>[0-9]{{1,7}})(?: ?(?P<tail>[a-z(,;].{{0,30}}))?$"
         )
 
     def parse(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -98,76 +97,11 @@ class Grammar:
             [pl.lit(None, dtype).alias(name) for name, dtype in VALUE_FIELDS.items()]
         ).with_columns(value_kind=pl.lit("number"), value_number=pl.col("text").cast(pl.Float64))  # fmt: skip
         parts = [
-            self._read(self._cleaned(part), str(part["locale"][0])) for part in rows.filter(~plain).partition_by("locale")
+            self._read(self._words.cleaned(part), str(part["locale"][0]))
+            for part in rows.filter(~plain).partition_by("locale")
         ]
         kept = ["__row__", *VALUE_FIELDS]
         return pl.concat([done.select(kept), *[p.select(kept) for p in parts]]).sort("__row__").select(*VALUE_FIELDS)
-
-    def _cleaned(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Adds clean (spaces, quotes, minus signs and accents made plain; case kept) and word (for look-ups)."""
-        clean = (
-            pl.col("text")
-            .str.replace_all(r"[\s\u00a0\u2007\u2009\u202f\u200b\ufeff\x00-\x1f]+", " ")
-            .str.strip_chars().str.replace(r'^=?"(.*)"$', "${1}").str.replace(r"^'(.*)'?$", "${1}").str.strip_chars()
-            .str.replace_all(r"[−‐‑‒–—]", "-")
-            .str.normalize("NFD").str.replace_all(r"[\u0300-\u0337\u0339-\u036f]", "")
-        )  # fmt: skip
-        frame = frame.with_columns(pl.when(pl.col("text") != TOO_LONG).then(clean).alias("clean"))
-        word = pl.col("clean").str.to_uppercase()
-        bare = word.str.strip_chars_end(" .,;:!*").str.replace(r"^\((.*[^+)])\)$", "${1}")
-        return frame.with_columns(word.alias("word"), bare.alias("bare")).with_columns(
-            pl.when(pl.col("bare") == "").then("word").otherwise("bare").alias("bare")
-        )
-
-    def _lookup(self, frame: pl.DataFrame, column: str, prefix: str) -> pl.DataFrame:
-        """Adds <prefix>_kind and <prefix>_code of an exact word in ``column``."""
-        words = self._exact.rename({"word": column, "kind": f"{prefix}_kind", "code": f"{prefix}_code"})
-        return frame.join(words, on=column, how="left", maintain_order="left")
-
-    def _with_codes(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Adds the code of the whole text, of its head ("NEGATIVE (<0.9)") and beside a named organism."""
-        frame = self._lookup(frame, "word", "word")
-        frame = self._lookup(frame, "bare", "bare")
-        split = pl.col("clean").str.extract_groups(r"^([^0-9<>≤≥]+?)[ ,:;=(\[-]+([<>≤≥=]*[ 0-9.,][^)\]]*)[)\]]?$")
-        head = split.struct.field("1").str.to_uppercase()
-        frame = frame.with_columns(
-            head.str.replace(r"[ ,;:]+TIT(?:ER|RE)(?: IS| OF)?$", "").str.strip_chars(" .,;:").alias("head"),
-            split.struct.field("2").str.strip_chars().alias("rest"),
-        )
-        frame = self._lookup(frame, "head", "head")
-        headed = (pl.col("head_kind") == "coded") & pl.col("word_kind").is_null()
-        frame = frame.with_columns(
-            pl.when(headed).then("rest").otherwise("clean").alias("body"),
-            pl.when(headed).then("head_code").alias("head_code"),
-        )
-        return self._with_targets(frame)
-
-    def _with_targets(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Adds target and target_code: an organism of the list beside a code of the list, and nothing else in the
-        text.
-        """
-        names = "|".join(escape(w) for w in self._targets.sort(pl.col("word").str.len_chars(), descending=True)["word"])
-        kinds = (
-            r"(?: ?[-,(]? ?(?:RNA|DNA|PCR|NAAT?|ANTIGEN|AG|ANTIBODY|AB|VIRUS|BY PCR|BY NAAT?|BY RT-PCR|RT-PCR|RESULT)\)?)*"
-        )
-        before = pl.col("bare").str.extract_groups(rf"^(?P<target>{names}){kinds}(?: IS| WAS)?[ ,:;=-]+(?P<code>.+)$")
-        after = pl.col("bare").str.extract_groups(rf"^(?P<code>.+?)(?: FOR |[ ,:;-]+|\s*\()(?P<target>{names}){kinds}\)?$")
-        frame = frame.with_columns(before.alias("before"), after.alias("after"))
-        for side in ("before", "after"):
-            frame = frame.with_columns(
-                pl.col(side).struct.field("code").str.strip_chars(" .()").alias(f"{side}_word"),
-                pl.col(side).struct.field("target").alias(f"{side}_name"),
-            )
-            frame = self._lookup(frame, f"{side}_word", side)
-            frame = frame.join(
-                self._targets.rename({"word": f"{side}_name", "target": f"{side}_target"}), on=f"{side}_name", how="left",
-                maintain_order="left",
-            )  # fmt: skip
-        ok_before, ok_after = pl.col("before_kind") == "coded", pl.col("after_kind") == "coded"
-        return frame.with_columns(
-            pl.when(ok_before).then("before_target").when(ok_after).then("after_target").alias("target"),
-            pl.when(ok_before).then("before_code").when(ok_after).then("after_code").alias("target_code"),
-        )
 
     def _with_tail(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Reads what stands behind a number: a flag, a unit, or a code in brackets; tail_ok is false for anything
@@ -188,9 +122,9 @@ class Grammar:
             pl.col("tail").str.to_uppercase().str.strip_chars(" ,;:=()[]").alias("tail_word"),
         )
         frame = frame.join(self._units, on="folded", how="left", maintain_order="left")
-        frame = self._lookup(frame, "tail_word", "tail")
-        # a code on either side of the number is one statement; two of them are two
-        coded = (pl.col("tail_kind") == "coded") & pl.col("head_code").is_null()
+        frame = self._words.lookup(frame, "tail_word", "tail")
+        # a code on either side of the number is one statement; two of them are two; "5.2 HIGH" is a flag
+        coded = (pl.col("tail_kind") == "coded") & pl.col("head_code").is_null() & (pl.col("unit_text") != "")
         return frame.with_columns(
             tail_ok=pl.col("tail").is_null()
             | (pl.col("unit_text") == "")
@@ -202,7 +136,7 @@ class Grammar:
 
     def _read(self, frame: pl.DataFrame, locale: str) -> pl.DataFrame:
         """The whole grammar for texts of one locale; adds VALUE_FIELDS."""
-        frame = self._with_codes(frame)
+        frame = self._words.with_codes(frame)
         frame = frame.with_columns(
             pl.col("body").str.extract_groups(self._numeric).alias("number"),
             pl.col("body").str.extract_groups(self._titre).alias("titre"),
@@ -211,10 +145,10 @@ class Grammar:
         first, second = pl.col("number").struct.field("first"), pl.col("number").struct.field("second")
         tokens = frame.select(first=first, second=second)
         one, two = read_numbers(tokens["first"], locale), read_numbers(tokens["second"], locale)
-        word_of_sign = pl.coalesce(pl.col("number").struct.field("sign"), pl.col("titre").struct.field("sign"))
-        sign = word_of_sign.str.to_uppercase().replace_strict(self._comparators, default=None, return_dtype=pl.String)
-        month = pl.col("clean").str.to_lowercase().str.extract_groups(MONTH_TEXT)
-        named_month = pl.coalesce(month.struct.field("2"), month.struct.field("3"))
+        before = pl.coalesce(pl.col("number").struct.field("sign"), pl.col("titre").struct.field("sign"))
+        behind = pl.col("number").struct.field("behind").str.to_uppercase()
+        behind = behind.replace_strict(self._words.after, default=None, return_dtype=pl.String)
+        sign = before.str.to_uppercase().replace_strict(self._words.before, default=None, return_dtype=pl.String)
         frame = frame.with_columns(
             one["number"].alias("n1"),
             one["reading_a"].alias("n1a"),
@@ -222,10 +156,10 @@ class Grammar:
             two["number"].alias("n2"),
             two["reading_a"].alias("n2a"),
             two["reading_b"].alias("n2b"),
-            sign=sign,
+            sign=pl.coalesce(sign, behind),
+            two_signs=sign.is_not_null() & behind.is_not_null(),
             titre_n=pl.col("titre").struct.field("first").cast(pl.Float64, strict=False),
-            day=pl.coalesce(month.struct.field("1"), month.struct.field("4")),
-            month=named_month.replace_strict(MONTH_NUMBER, default=None, return_dtype=pl.Int64),
+            **_date_ends(pl.col("clean").str.to_lowercase()),
         )
         return frame.with_columns(self._kind(first, second)).with_columns(**self._fields())
 
@@ -235,7 +169,7 @@ class Grammar:
         # 1/80 is a dilution, 14/2 and 1/3 are not: the slash counts only with a denominator of a doubling series
         doubling = pl.col("titre_n").is_in([float(b * 2**k) for b in (1, 5, 25) for k in range(21) if b * 2**k >= 8])
         slash = pl.col("titre").struct.field("mark") == "/"
-        numeric = first.is_not_null() & pl.col("tail_ok") & pl.col("titre_n").is_null()
+        numeric = first.is_not_null() & pl.col("tail_ok") & pl.col("titre_n").is_null() & ~pl.col("two_signs")
         titre = pl.col("titre_n").is_not_null() & pl.col("tail_ok") & (pl.col("titre_n") >= 1) & (~slash | doubling)
         # 05-10 and 10-5 are dates or slips, not intervals
         zero_led = first.str.contains(r"^[+-]?0[0-9]") | second.str.contains(r"^0[0-9]")
@@ -264,8 +198,8 @@ class Grammar:
             )
             .when(pl.col("target_code").is_not_null()).then(pl.lit("coded"))
             .when(nothing).then(pl.lit("nothing"))
-            .when(pl.col("month").is_not_null()).then(pl.lit("ambiguous"))
-            .when(pl.col("clean").str.contains(self._contains)).then(pl.lit("not_done"))
+            .when(pl.col("end_a").is_not_null()).then(pl.lit("ambiguous"))
+            .when(pl.col("clean").str.contains(self._words.contains)).then(pl.lit("not_done"))
             .when(pl.col("clean").str.contains(ERROR_CODE)).then(pl.lit("instrument_error"))
             .otherwise(pl.lit("unreadable"))
             .alias("kind")
@@ -278,9 +212,8 @@ class Grammar:
         is_titre = kind == "titre"
         # which targets a numeric reading leaves alone: only a text that is a target and a code names an organism
         named = (kind == "coded") & whole & pl.col("n1").is_null() & pl.col("target_code").is_not_null()
-        dated = (kind == "ambiguous") & pl.col("month").is_not_null()
-        day = pl.col("day").cast(pl.Int64, strict=False)
-        low, high = pl.min_horizontal(day, "month"), pl.max_horizontal(day, "month")
+        dated = (kind == "ambiguous") & pl.col("end_a").is_not_null()
+        rank = pl.when(kind == "number").then(pl.col("clean").str.extract(PLUS))
         return {
             "value_kind": pl.when(kind == "nothing").then(pl.lit("coded")).otherwise(kind),
             "value_number": pl.when(is_titre).then("titre_n").when(counted & ~named).then("n1"),
@@ -289,10 +222,27 @@ class Grammar:
             "value_code": pl.when(kind == "nothing").then(pl.lit("NEGATIVE"))
             .when(named).then("target_code")
             .when(~whole).then(pl.coalesce("word_code", "bare_code"))
-            .when(kind.is_in(["coded", "titre"])).then("number_code"),
+            .when(kind.is_in(["coded", "titre"])).then("number_code")
+            .when(rank.is_not_null()).then(rank + "+"),
             "value_unit": pl.when(kind.is_in(["number", "censored", "range", "ambiguous"])).then("value_unit"),
             "value_target": pl.when(named).then("target"),
-            "reading_a": pl.when(dated).then(low.cast(pl.Float64)).when(kind == "ambiguous").then("n1a"),
-            "reading_b": pl.when(dated).then(high.cast(pl.Float64)).when(kind == "ambiguous").then("n1b"),
+            "reading_a": pl.when(dated).then("end_a").when(kind == "ambiguous").then("n1a"),
+            "reading_b": pl.when(dated).then("end_b").when(kind == "ambiguous").then("n1b"),
             "value_note": pl.when(dated).then(pl.lit("a spreadsheet made a date of a range")),
         }  # fmt: skip
+
+
+def _date_ends(text: pl.Expr) -> dict[str, pl.Expr]:
+    """end_a and end_b of a text that is a date: day and month in order, the range a spreadsheet may have made it from;
+    null where it is none.
+    """
+    named, whole = text.str.extract_groups(MONTH_TEXT), text.str.extract_groups(NUMBER_DATE)
+    month = pl.coalesce(named.struct.field("2"), named.struct.field("3"))
+    numbered = month.replace_strict(MONTH_NUMBER, default=None, return_dtype=pl.Int64)
+    one = pl.coalesce(named.struct.field("1"), named.struct.field("4"), whole.struct.field("d1"), whole.struct.field("a"))
+    one = one.cast(pl.Int64, strict=False)
+    two = pl.coalesce(numbered, pl.coalesce(whole.struct.field("m1"), whole.struct.field("b")).cast(pl.Int64, strict=False))
+    low, high = pl.min_horizontal(one, two), pl.max_horizontal(one, two)
+    # neither part of 2024-13-45 is a month: no date, nothing to read. A month and a year ("May-2020") is no range either
+    real = one.is_not_null() & two.is_not_null() & (low >= 1) & (low <= 12) & (high <= 99)
+    return {"end_a": pl.when(real).then(low.cast(pl.Float64)), "end_b": pl.when(real).then(high.cast(pl.Float64))}

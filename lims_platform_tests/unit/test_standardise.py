@@ -258,6 +258,30 @@ def test_quality_control() -> None:
         standardise_qc(rows.lazy().drop("measured_value"), REFERENCE)
 
 
+def test_plus_two_is_a_rank_on_a_strip_and_a_number_elsewhere() -> None:
+    strip = result("UPROT_STRIP", "+2")
+    assert (strip["value_kind"], strip["value_code"], strip["value_number"]) == ("ordinal", "2+", None)
+    excess = result("BE", "+2", "mmol/L")
+    assert (excess["value_kind"], excess["value_code"], excess["value_number"]) == ("number", None, 2.0)
+    # with a unit on a strip it could be either
+    assert result("UPROT_STRIP", "+2", "mg/dL")["reason"] == "ambiguous_number"
+
+
+def test_nines_are_no_result_and_a_date_names_its_range() -> None:
+    assert [result("CK", text, "U/L")["reason"] for text in ("9999", "99999", "999.9", "999", "9998")] == [
+        "instrument_error", "instrument_error", "instrument_error", None, None
+    ]  # fmt: skip
+    assert result("K", "999", "mmol/L")["reason"] == "instrument_error"
+    dated = result("WBC", "2024-10-05", "/HPF")
+    assert (dated["reason"], dated["proposal"]) == ("ambiguous_number", "read as the range 5-10")
+
+
+def test_a_unit_of_ucum_that_no_table_knows_is_read() -> None:
+    out = result("FERR", "12", "ug/cL")
+    assert (out["value_number"], out["unit"], out["unit_origin"]) == (1200.0, "ng/mL", "converted")
+    assert result("CA_ION", "4.8", "mg/dL")["value_number"] == pytest.approx(1.1976, abs=1e-4)
+
+
 def test_a_real_hospital() -> None:
     folder = SHARED / "mimic3_demo"
     if not folder.exists():

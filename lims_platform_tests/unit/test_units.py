@@ -30,7 +30,7 @@ REFERENCE = load_reference(Path(__file__).parents[2] / "data" / "reference")
 )  # fmt: skip
 def test_spellings(spelling: str | None, unit: str | None) -> None:
     frame = pl.DataFrame({"result_unit": [spelling]}, schema={"result_unit": pl.String})
-    assert resolve_spelling(frame, REFERENCE)["unit"].to_list() == [unit]
+    assert resolve_spelling(frame, alias_table(REFERENCE))["unit"].to_list() == [unit]
 
 
 def _factor(loinc: str, unit: str, source: str = "*") -> tuple[float, float] | None:
