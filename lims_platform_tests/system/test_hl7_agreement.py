@@ -1,4 +1,4 @@
-"""Real interfaces' messages against another converter's bundles: no field differs without a checked explanation."""
+"""Real interfaces' messages against another converter's bundles: no field differs without an explanation."""
 
 from __future__ import annotations
 
