@@ -1,5 +1,6 @@
 """The front door: every asset, check, job, schedule and resource, nothing else. The only module that knows all others."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,7 @@ def mlflow_resource(context: dg.InitResourceContext) -> Iterator[object]:
 
     from lims_platform.learning.tracking import EXPERIMENT, close_run, make_store
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # its migrations are no news on the console
     make_store(settings().tracking_uri)
     config = {"experiment_name": EXPERIMENT, "mlflow_tracking_uri": settings().tracking_uri}
     try:
