@@ -83,7 +83,7 @@ def kill_series(
     every series that is done.
     """
     since = datetime.now(UTC)
-    origin = Laboratory.of(folder / "origin" / "data", **size)
+    origin = Laboratory(folder / "origin" / "data", **size)
     origin.build()
     undisturbed = origin.copy(folder / "undisturbed" / "data")
     started = time.monotonic()

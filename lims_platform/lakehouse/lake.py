@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -169,3 +169,7 @@ class Lake:
         with writing(table):
             ready.write_delta(delta, mode="append")
         return int(delta.version())
+
+    def existing(self, tables: Iterable[Table]) -> list[Table]:
+        """Those of ``tables`` that were ever written."""
+        return [table for table in tables if self.open(table) is not None]
