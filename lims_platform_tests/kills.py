@@ -105,7 +105,7 @@ def kill_series(
         ]
         shutil.rmtree(lab.data.parent)
         done = min(low + per_series, count)
-        tell(f"{done} shots, {len(report.differing)} tables differ, {len(report.unreadable)} reads failed")
+        tell(f"{done} shots, tables that differ: {report.differing}, reads that failed: {len(report.unreadable)}")
     return report
 
 
