@@ -166,7 +166,7 @@ def main() -> int:
     print("| what | found | expected | |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         size = {"devices": 12, "days": given.days, "results_per_day": given.results_per_day}
-        origin = Laboratory.of(Path(folder) / "origin" / "data", **size, LIMS_DEMO_SEED=str(given.seed))
+        origin = Laboratory(Path(folder) / "origin" / "data", **size, settings={"LIMS_DEMO_SEED": str(given.seed)})
         origin.build()
         days = (date.today() - timedelta(days=given.days), date.today())
         digests, labs = {}, {}

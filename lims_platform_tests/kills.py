@@ -83,7 +83,7 @@ def kill_series(
     every series that is done.
     """
     since = datetime.now(UTC)
-    origin = Laboratory.of(folder / "origin" / "data", **size)
+    origin = Laboratory(folder / "origin" / "data", **size)
     origin.build()
     undisturbed = origin.copy(folder / "undisturbed" / "data")
     started = time.monotonic()
@@ -105,7 +105,7 @@ def kill_series(
         ]
         shutil.rmtree(lab.data.parent)
         done = min(low + per_series, count)
-        tell(f"{done} shots, {len(report.differing)} tables differ, {len(report.unreadable)} reads failed")
+        tell(f"{done} shots, tables that differ: {report.differing}, reads that failed: {len(report.unreadable)}")
     return report
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -21,26 +20,18 @@ import polars as pl
 from deltalake import DeltaTable
 
 from lims_platform.privacy.pseudonyms import load_pseudonymiser
-
-ROOT = Path(__file__).resolve().parents[1]
+from lims_platform_tests.system.deployment import ROOT, environment
 
 
 @dataclass(frozen=True)
 class Laboratory:
-    """A data directory with a demo LIMS. ``settings``: LIMS_… variables of every command."""
+    """A data directory with a demo LIMS of the last ``days`` days. ``settings``: more LIMS_… variables of every command."""
 
     data: Path
+    days: int
+    devices: int
+    results_per_day: int
     settings: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, data: Path, *, devices: int, days: int, results_per_day: int, **settings: str) -> Laboratory:
-        """A laboratory of the last ``days`` days; nothing is there before ``build``."""
-        size = {
-            "LIMS_START_DATE": (date.today() - timedelta(days=days)).isoformat(),
-            "LIMS_DEMO_DEVICES": str(devices),
-            "LIMS_DEMO_RESULTS_PER_DAY": str(results_per_day),
-        }
-        return cls(data, size | settings)
 
     def build(self) -> None:
         """The LIMS itself, and the pseudonym key, so that copies of this laboratory speak of the same patients."""
@@ -50,26 +41,12 @@ class Laboratory:
     def copy(self, data: Path, **settings: str) -> Laboratory:
         """The same laboratory with everything it wrote so far, elsewhere."""
         shutil.copytree(self.data, data)
-        return Laboratory(data, self.settings | settings)
+        return replace(self, data=data, settings=self.settings | settings)
 
     def environment(self) -> dict[str, str]:
-        """Everything below the data directory, Dagster's storage too."""
-        home = self.data.parent / f"{self.data.name}-home"
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-        storage = ("RUNS", "EVENTS", "SCHEDULES", "LOGS", "ARTIFACTS")
-        return (
-            {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
-            | {
-                "LIMS_DATA_DIR": str(self.data),
-                "DAGSTER_HOME": str(home),
-                "DAGSTER_EVENT_BATCH_SIZE": "500",
-                "DAGSTER_DISABLE_TELEMETRY": "yes",
-                "PYTHONWARNINGS": "ignore",
-            }
-            | {f"LIMS_DAGSTER_{part}": str(self.data / "dagster" / part.lower()) for part in storage}
-            | self.settings
-        )
+        """Of every command: everything below the data directory, Dagster's and MLflow's storage too."""
+        base = environment(self.data, self.days, self.devices, self.results_per_day)
+        return {name: value for name, value in base.items() if name != "MLFLOW_TRACKING_URI"} | self.settings
 
     def start(self, *arguments: str, module: str = "lims_platform") -> subprocess.Popen[str]:
         """``python -m lims_platform …`` in a process group of its own."""
@@ -97,9 +74,8 @@ class Laboratory:
 
     def range_tags(self) -> str:
         """Dagster tags of a run over every day, as JSON."""
-        first = self.settings["LIMS_START_DATE"]
-        days = {"start": first, "end": date.today().isoformat()}
-        return json.dumps({f"dagster/asset_partition_range_{end}": day for end, day in days.items()})
+        days = {"start": date.today() - timedelta(days=self.days), "end": date.today()}
+        return json.dumps({f"dagster/asset_partition_range_{end}": str(day) for end, day in days.items()})
 
     @property
     def uri(self) -> str:

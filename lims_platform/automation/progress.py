@@ -46,10 +46,6 @@ class ProgressHandler(logging.Handler):
             self._print(f"  failed: {event.step_key}: {_cause(event.event_specific_data.error)}")
         elif kind == "RUN_FAILURE":
             self._print(f"  failed: {event.message or ''}")
-        elif kind == "STEP_FAILURE":
-            self._print(f"  failed: {event.step_key}: {_cause(event.event_specific_data.error)}")
-        elif kind == "RUN_FAILURE":
-            self._print(f"  failed: {event.message or ''}")
 
     def _note_rows(self, event: Any) -> None:
         metadata = event.event_specific_data.materialization.metadata

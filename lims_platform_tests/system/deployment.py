@@ -25,7 +25,7 @@ DAGSTER_STORES = ("RUNS", "EVENTS", "SCHEDULES", "LOGS", "ARTIFACTS")
 def environment(data: Path, days: int, devices: int, results_per_day: int) -> dict[str, str]:
     """What the Makefile exports, with everything below ``data`` and a small demo laboratory of the last ``days`` days."""
     home = data.parent / "home"
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     (data / "dagster").mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     # the models of this laboratory belong below its own directory

@@ -77,7 +77,7 @@ def test_a_read_only_lake_is_readable_and_says_so(tmp_path: Path, small_disk: Pa
 
 @pytest.mark.slow
 def test_two_runs_of_one_day_at_once_double_nothing(tmp_path: Path) -> None:
-    lab = Laboratory.of(tmp_path / "data", devices=4, days=4, results_per_day=200)
+    lab = Laboratory(tmp_path / "data", devices=4, days=4, results_per_day=200)
     lab.build()
     day = (date.today() - timedelta(days=2)).isoformat()
     span = ("run", "--job", "ingest_hourly", "--from", day, "--to", day)
