@@ -323,6 +323,7 @@ DRIFT_LIMITS = ReferenceTable(
         _text("unit", "Unit of the value", required=True),
         _text("meaning", "What it does", required=True),
     ),
+    standardises=False,
 )
 
 REFERENCE_TABLES: dict[str, ReferenceTable] = {
