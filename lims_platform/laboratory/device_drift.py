@@ -27,7 +27,6 @@ from lims_platform.laboratory.change_points import (
     Shift,
     baseline,
     day_means,
-    day_sums,
     largest_shift,
 )
 from lims_platform.laboratory.daily_location import daily_locations
@@ -113,7 +112,7 @@ class _Series:
 
     ``patients`` is the contrast with the sisters where a device has one, else its own past; ``both`` is the mean of
     patients and controls by precision. ``level`` is the baseline location in the analyte's unit, ``allowable`` the
-    allowable error there.
+    allowable error there, ``robust_sd`` that of the results.
     """
 
     own: Baseline
@@ -124,6 +123,7 @@ class _Series:
     by_sisters: Flags
     level: Floats
     allowable: Floats
+    robust_sd: Floats
 
     @classmethod
     def of(cls, data: Panel, span: slice, limits: DriftLimits) -> _Series:
@@ -139,7 +139,10 @@ class _Series:
         control = baseline(data.control[:, span] * step, data.control_sampling[:, span] * step**2, *fixed)
         by_sisters = np.isfinite(contrast.centre)
         patients = _where(by_sisters, contrast, own)
-        return cls(own, contrast, control, _both(patients, control, fixed), sisters, by_sisters, level, allowable)
+        both = _both(patients, control, fixed)
+        spread = day_means(data.scale[:, span][:, : limits.baseline_days])
+        robust_sd = data.in_unit(own.centre, spread)
+        return cls(own, contrast, control, both, sisters, by_sisters, level, allowable, robust_sd)
 
 
 def _where(first: Flags, a: Baseline, b: Baseline) -> Baseline:
@@ -168,7 +171,7 @@ def _evidence(data: Panel, series: _Series, start: int, end: int, limits: DriftL
     ``start`` is the panel's column where the week's baseline begins, ``end`` the day's, counted from there. Biases and
     errors are in the analyte's unit.
     """
-    past, now = slice(start, start + limits.baseline_days), slice(start, start + end + 1)
+    now, seen = slice(start, start + end + 1), data.counted(start, start + end + 1)
     sizes, window = data.results[:, now], limits.window_days
     shifts = {
         "own": largest_shift(series.own, sizes, end, window, limits.min_results),
@@ -192,13 +195,13 @@ def _evidence(data: Panel, series: _Series, start: int, end: int, limits: DriftL
         "sisters": series.sisters[:, end],
         "reference_mean": series.level,
         "allowable_error": series.allowable,
-        "robust_sd": data.in_unit(centre, day_means(data.scale[:, past])),
+        "robust_sd": series.robust_sd,
         "baseline_days": series.own.days,
-        "reference_rows": day_sums(data.results[:, past]),
+        "reference_rows": data.counted(start, start + limits.baseline_days)["results"],
         "rows_today": np.nan_to_num(data.results[:, start + end]),
-        "rows_seen": day_sums(sizes) + day_sums(data.left_out[:, now]),
-        "censored": day_sums(data.censored[:, now]),
-        "left_out": day_sums(data.left_out[:, now]),
+        "rows_seen": seen["results"] + seen["left_out"],
+        "censored": seen["censored"],
+        "left_out": seen["left_out"],
         "varies": np.logical_or.reduce(np.isfinite(series.own.variance[:, : end + 1]), axis=1),
     }
     return columns

@@ -48,6 +48,11 @@ class Panel:
     is_ratio: NDArray[np.bool_]
     tea_percent: Floats
     tea_absolute: Floats
+    totals: dict[str, Floats]
+
+    def counted(self, start: int, stop: int) -> dict[str, Floats]:
+        """Results, censored and left out in the columns ``start`` to ``stop`` − 1, one per series."""
+        return {name: total[:, stop] - total[:, start] for name, total in self.totals.items()}
 
     def allowable(self, level: Floats) -> Floats:
         """The allowable error at ``level`` (in the analyte's unit, one per series); NaN where none is known."""
@@ -105,6 +110,7 @@ def panel(daily: pl.DataFrame, controls: pl.DataFrame, analytes: pl.DataFrame, f
         is_ratio=known["is_ratio"].fill_null(False).to_numpy(),
         tea_percent=known["tea_percent"].fill_null(np.nan).to_numpy(),
         tea_absolute=known["tea_absolute"].fill_null(np.nan).to_numpy(),
+        totals={name: _running(values[name]) for name in ("results", "censored", "left_out")},
     )
 
 
@@ -116,6 +122,11 @@ def _laid_out(rows: pl.DataFrame, keys: pl.DataFrame, days: int, names: tuple[st
         arrays[name] = np.full((keys.height, days), np.nan)
         arrays[name][series, day] = placed[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
     return arrays
+
+
+def _running(counts: Floats) -> Floats:
+    """Sums of the columns before each, NaN as 0; exact, as counts are whole."""
+    return np.concatenate([np.zeros((len(counts), 1)), np.cumsum(np.nan_to_num(counts), axis=1)], axis=1)
 
 
 def _members(group: Ints) -> Ints:

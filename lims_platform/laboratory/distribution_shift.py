@@ -28,6 +28,8 @@ from scipy import special
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+#: Counts of rows: half the width of Int64 is half the time.
+Counts = NDArray[np.int32]
 
 PSI_BINS = 10
 STATISTICS = ("ks", "wasserstein", "psi")
@@ -151,13 +153,14 @@ class _Segments:
         """Largest per subject, shape (days, subjects)."""
         return np.maximum.reduceat(cells, self.start, axis=1)
 
-    def cumulative(self, cells: Ints) -> Ints:
+    def cumulative(self, cells: Counts) -> Counts:
         """Running sum within each subject, from its smallest value on."""
-        total = np.cumsum(cells, axis=1)
-        before = np.where(self.start > 0, total[:, self.start - 1], 0)
-        return total - before[:, self.subject]
+        total = np.cumsum(cells, axis=1, dtype=np.int32)
+        before = np.where(self.start > 0, total[:, self.start - 1], np.int32(0))
+        total -= before[:, self.subject]
+        return total
 
-    def quantile(self, cumulative: Ints, size: Ints, share: float) -> Ints:
+    def quantile(self, cumulative: Counts, size: Counts, share: float) -> Ints:
         """Column of the first value whose cumulated count reaches ``share`` of ``size``; shape (days, subjects)."""
         short = cumulative < share * size[:, self.subject]
         return np.minimum(self.start + self.sum(short.astype(np.int64)), self.last)
@@ -182,7 +185,7 @@ def _chunk(cells: pl.DataFrame, subjects: int, ends: Ints, windows: Windows, sta
     low = segments.max(np.where(wide & (_added(below) > 0), column, -1))
     low = np.where(low < 0, segments.start, low)
     high = -segments.max(np.where(wide & (_added(above) > 0), -column, -grid.height))
-    kept = [n + np.where(wide, b + a, 0) for n, b, a in zip(numbers, below, above, strict=True)]
+    kept = [n + np.where(wide, b + a, np.int32(0)) for n, b, a in zip(numbers, below, above, strict=True)]
     compared = (column >= low[:, segments.subject]) & (column < high[:, segments.subject])
     out = _distances(segments, kept, _Compared(compared, low, high), statistics)
     limit = np.where(recensored, 1.0, np.nan)
@@ -198,7 +201,7 @@ def _chunk(cells: pl.DataFrame, subjects: int, ends: Ints, windows: Windows, sta
     }
 
 
-def _uncensored(censored: Ints) -> dict[str, Floats]:
+def _uncensored(censored: Counts) -> dict[str, Floats]:
     """What is said of censoring where nothing had to be re-censored."""
     zero, none = np.zeros(censored.shape), np.full(censored.shape, np.nan)
     return {
@@ -210,15 +213,15 @@ def _uncensored(censored: Ints) -> dict[str, Floats]:
     }
 
 
-def _window_counts(placed: pl.DataFrame, columns: int, ends: Ints, windows: Windows) -> list[Ints]:
+def _window_counts(placed: pl.DataFrame, columns: int, ends: Ints, windows: Windows) -> list[Counts]:
     """Rows per grid value in the current window and in each past block; arrays of shape (days, columns)."""
     stops = [ends + 1 - windows.current_days * k for k in range(windows.blocks + 1)]
     inside = placed.filter(pl.col("day") <= int(ends.max()))
     if inside.is_empty():
-        return [np.zeros((len(ends), columns), dtype=np.int64)] * len(stops)
-    daily = np.zeros((int(ends.max()) + 2, columns), dtype=np.int64)
+        return [np.zeros((len(ends), columns), dtype=np.int32)] * len(stops)
+    daily = np.zeros((int(ends.max()) + 2, columns), dtype=np.int32)
     np.add.at(daily, (inside["day"].to_numpy() + 1, inside["column"].to_numpy()), inside["rows"].to_numpy())
-    total = np.cumsum(daily, axis=0)
+    total = np.cumsum(daily, axis=0, dtype=np.int32)
     return [total[stop] - total[stop - windows.current_days] for stop in stops]
 
 
@@ -232,7 +235,7 @@ class _Compared:
 
 
 def _distances(
-    segments: _Segments, counts: list[Ints], within: _Compared | None, statistics: Sequence[str]
+    segments: _Segments, counts: list[Counts], within: _Compared | None, statistics: Sequence[str]
 ) -> dict[str, Floats]:
     """Statistics of the current window (the first of ``counts``), their p values, sizes and means."""
     cumulated = [segments.cumulative(c) for c in counts]
@@ -295,12 +298,12 @@ def _against_past(values: list[Floats], floor: Floats) -> Floats:
     return np.where(enough, special.fdtrc(1.0, np.maximum(count, 1.0), ratio), np.nan)
 
 
-def _bin_edges(segments: _Segments, past: Ints, size: Ints) -> list[Ints]:
+def _bin_edges(segments: _Segments, past: Counts, size: Counts) -> list[Ints]:
     """Columns of the reference's deciles, the last value of each bin but the last."""
     return [segments.quantile(past, size, k / PSI_BINS) for k in range(1, PSI_BINS)]
 
 
-def _psi(current: Ints, other: Ints, n: Ints, m: Ints, edges: list[Ints], last: Ints) -> tuple[Floats, Floats]:
+def _psi(current: Counts, other: Counts, n: Counts, m: Counts, edges: list[Ints], last: Ints) -> tuple[Floats, Floats]:
     """Population stability index and the number of bins left; equal edges merge, half a row is added to every bin.
 
     current, other: cumulated rows, shape (days, columns); n, m: their sizes; ``last``: last column of each subject.
