@@ -69,15 +69,16 @@ def device_risk_workbook(scores: pl.LazyFrame) -> dg.MaterializeResult:
         "drift_report_page",
         "The newest complete day's drift report as HTML page, JSON and PNG plots.",
         {"html", "altair"},
-        ins={"report": reads("drift_report")},
+        ins={"report": reads("drift_report"), "lookback": reads("drift_lookback")},
     )
 )
-def drift_report_page(report: pl.LazyFrame) -> dg.MaterializeResult:
+def drift_report_page(report: pl.LazyFrame, lookback: pl.LazyFrame) -> dg.MaterializeResult:
     newest = newest_days(report, settings().today)
     if newest.is_empty():
         return dg.MaterializeResult(metadata={"outcome": "not evaluable: no drift statistics yet", "dagster/row_count": 0})
     day = newest["as_of_date"][0]
-    files = write_drift(newest, day, settings().report_dir)
+    affected = lookback.filter(pl.col("as_of_date") == day).collect()
+    files = write_drift(newest, affected, day, settings().report_dir)
     return dg.MaterializeResult(
         metadata={
             "day": str(day),

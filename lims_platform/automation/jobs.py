@@ -36,7 +36,8 @@ scoring_daily = dg.define_asset_job(
 )
 drift_daily = dg.define_asset_job(
     "drift_daily",
-    selection=dg.AssetSelection.keys(["gold", "drift_report"], ["reports", "drift_report_page"]) | _CATALOG,
+    selection=dg.AssetSelection.keys(["gold", "drift_report"], ["gold", "drift_lookback"], ["reports", "drift_report_page"])
+    | _CATALOG,
     partitions_def=DAILY,
     description="Yesterday's drift report.",
 )

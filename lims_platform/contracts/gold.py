@@ -251,26 +251,62 @@ class DeviceRiskScores(_Dated):
 
 
 class DriftReport(_Dated):
-    """One row per subject and statistic: analytes (KS, Wasserstein), features (PSI) and devices (z of daily means)."""
+    """One row per subject and statistic: analytes (KS, Wasserstein), features and scores (PSI), devices (z)."""
 
-    kind: str = column("analyte, feature or device", isin=["analyte", "feature", "device"])
-    subject: str = column("LOINC code, feature name, or device")
-    loinc_code: str = column("LOINC code of a device's row", nullable=True)
+    kind: str = column("analyte, feature, prediction or device", isin=["analyte", "feature", "prediction", "device"])
+    subject: str = column("LOINC code, feature or score name, or device")
+    loinc_code: str = column("LOINC code of an analyte's or a device's row", nullable=True)
     name: str = column("Readable name", nullable=True)
-    statistic: str = column("ks, wasserstein, psi or z")
+    statistic: str = column("ks, wasserstein, psi or z", isin=["ks", "wasserstein", "psi", "z"])
     value: float = column("The statistic", nullable=True)
     effect: float = column("Its effect size: KS distance, SDs, PSI, or bias in units of allowable error", nullable=True)
-    p_value: float = column("p value, where the statistic has one", nullable=True, ge=0, le=1)
-    q_value: float = column("Benjamini-Hochberg over the report", nullable=True, ge=0, le=1)
+    p_value: float = column("p value against past weeks' own noise", nullable=True, ge=0, le=1)
+    q_value: float = column("Benjamini-Hochberg over the day's distributions; null for devices", nullable=True, ge=0, le=1)
     reference_rows: pl.Int64 = column("Rows of the reference period", ge=0)
-    current_rows: pl.Int64 = column("Rows of the current period", ge=0)
-    reference_mean: float = column("Mean of the reference period", nullable=True)
-    current_mean: float = column("Mean of the current period", nullable=True)
+    current_rows: pl.Int64 = column("Rows of the current period; of a device, since the change", ge=0)
+    reference_mean: float = column("Mean of the reference period; of a device, its baseline location", nullable=True)
+    current_mean: float = column("Mean of the current period; of a device, baseline plus bias", nullable=True)
+    z_own: float = column("Device against its own past, in standard errors of daily values", nullable=True)
+    z_sisters: float = column("The same of its difference from the sister devices", nullable=True)
+    z_qc: float = column("The same of its controls", nullable=True)
+    bias: float = column("Device's estimated shift, in the analyte's unit", nullable=True)
+    standard_error: float = column("Standard error of bias, between-day variance included", nullable=True)
+    allowable_error: float = column("Allowable total error at the baseline, in the analyte's unit", nullable=True)
+    moved: str = column(
+        "Who moved: analyser, patients (or a reagent they share), controls, 'analyser or patients'; null: nobody",
+        nullable=True,
+        isin=["analyser", "patients", "controls", "analyser or patients"],
+    )
+    change_date: pl.Date = column("Most likely first day of a device's shift", nullable=True)
     alert_level: str = column("LOW, MEDIUM, HIGH or CRITICAL", isin=RISK_LEVELS)
-    outcome: str = column("'evaluated', or why not")
+    outcome: str = column("Starts with 'evaluated', or 'not evaluable: ' and why")
 
     class Config:
         name = "drift_report"
+        strict = True
+
+
+class DriftLookback(_Dated):
+    """One row per result measured since a device's shift began, for every device at HIGH or CRITICAL on the day."""
+
+    device_id: str = column("The analyser")
+    loinc_code: str = column("LOINC code")
+    analyte: str = column("Name of the analyte", nullable=True)
+    change_date: pl.Date = column("Most likely first day of the shift")
+    alert_level: str = column("HIGH or CRITICAL", isin=["HIGH", "CRITICAL"])
+    row_key: str = column("The result, as in silver/lab_results_standardized")
+    patient_hash: str = column("Pseudonym of the patient", nullable=True)
+    event_date: pl.Date = column("Day of the result")
+    value_kind: str = column("number or censored", isin=["number", "censored"])
+    comparator: str = column("Comparator of a censored result", nullable=True)
+    reported: float = column("Reported value; of a censored result its limit")
+    estimated_bias: float = column("Estimated bias at this value")
+    corrected: float = column("Reported minus estimated bias; null for a censored result", nullable=True)
+    bias_in_tea: float = column("Estimated bias in allowable errors at this value", nullable=True)
+    limit_crossed: float = column("Decision limit between reported and corrected value, the nearest", nullable=True)
+
+    class Config:
+        name = "drift_lookback"
         strict = True
 
 
@@ -288,5 +324,6 @@ GOLD_TABLES: dict[str, Table] = {
         table("gold", ("source", "test_code"), None, UnmappedCodes),
         table("gold", ("device_id", _DAY), _DAY, DeviceRiskScores),
         table("gold", ("kind", "subject", "loinc_code", "statistic", _DAY), _DAY, DriftReport),
+        table("gold", ("device_id", "loinc_code", "row_key", _DAY), _DAY, DriftLookback),
     )
 }

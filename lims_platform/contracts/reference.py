@@ -72,6 +72,7 @@ class Reference:
     critical_limits: pl.DataFrame
     sigma_rules: pl.DataFrame
     alert_rules: pl.DataFrame
+    drift_limits: pl.DataFrame
     digest: str
 
 
@@ -315,6 +316,19 @@ ALERT_RULES = ReferenceTable(
     standardises=False,
 )
 
+DRIFT_LIMITS = ReferenceTable(
+    "drift_limits",
+    "What the laboratory chooses about drift alarms: false-alarm rates, effect floors, spans of days",
+    ("name",),
+    (
+        _text("name", "Name of the limit", required=True),
+        _number("value", "Its value; rates and shares as fractions", required=True),
+        _text("unit", "Unit of the value", required=True),
+        _text("meaning", "What it does", required=True),
+    ),
+    standardises=False,
+)
+
 REFERENCE_TABLES: dict[str, ReferenceTable] = {
     t.name: t
     for t in (
@@ -331,5 +345,6 @@ REFERENCE_TABLES: dict[str, ReferenceTable] = {
         CRITICAL_LIMITS,
         SIGMA_RULES,
         ALERT_RULES,
+        DRIFT_LIMITS,
     )
 }

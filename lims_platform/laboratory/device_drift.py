@@ -1,250 +1,218 @@
-"""Device drift: a device's mean of an analyte against its own past and against its sisters.
+"""Device drift: a device's results of an analyte against its own past, its sisters and its controls.
 
-Here: the standard error of daily means, limits from a false-alarm rate, bias in units of allowable error, alert
-levels. Not here: whole distributions (``drift``), controls (``westgard``).
+Here: three daily statistics per device and analyte, and the verdict they add up to. Not here: the detection
+(``change_points``), the daily values (``daily_location``, ``device_panel``), whole distributions (``drift``), rules on
+single controls (``westgard``).
 
-The error of a mean of n results is sqrt(τ² + σ²/n), not σ/sqrt(n): whole days differ by more than chance (case mix,
-reagent, room), and τ, the SD of days beyond their sampling error, is estimated from the device's own daily means. Nor
-is it σ, the population's SD, against which no shift of a mean would ever show.
+The baseline is fixed from Monday to Sunday and ends ``window_days`` before that week, so that a drift that has begun is
+not its own baseline. Sisters cancel what the patients do to all devices: a device that leaves its sisters has moved,
+devices that leave their past together have other patients or a shared reagent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
-import scipy  # scipy.stats loads at its first use: the code location, which imports this module, has to be there at once
+from numpy.typing import NDArray
 
-from lims_platform.contracts.tables import TABLES
+from lims_platform.laboratory.asof import Frame
+from lims_platform.laboratory.change_points import (
+    Baseline,
+    Floats,
+    Ints,
+    Shift,
+    baseline,
+    day_means,
+    largest_shift,
+)
+from lims_platform.laboratory.daily_location import daily_locations
+from lims_platform.laboratory.device_panel import Panel, daily_controls, panel, sister_movement
+from lims_platform.laboratory.device_verdict import NO_VERDICTS, verdicts
+from lims_platform.laboratory.drift_limits import DriftLimits
 
-_DEVICE = ["loinc_code", "device_id"]
+Flags = NDArray[np.bool_]
+Values = Floats | Ints | Flags
+NO_CONTROLS = pl.DataFrame(
+    schema={
+        "device_id": pl.String,
+        "loinc_code": pl.String,
+        "event_date": pl.Date,
+        "measured_value": pl.Float64,
+        "expected_value": pl.Float64,
+        "reason": pl.String,
+        "is_repeat": pl.Boolean,
+    }
+)
+
+
+def device_drift(
+    results: Frame,
+    analytes: pl.DataFrame,
+    days: Sequence[date],
+    limits: DriftLimits | None = None,
+    controls: Frame = NO_CONTROLS,
+) -> pl.DataFrame:
+    """Rows of kind 'device' of the contract DriftReport without q_value: one per day, device and analyte.
+
+    results, analytes: as ``daily_locations`` (analytes with tea_percent, tea_absolute too); controls: as
+    ``daily_controls``. See ``device_verdicts``.
+    """
+    return device_verdicts(daily_locations(results, analytes), daily_controls(controls, analytes), analytes, days, limits)
+
+
+def device_verdicts(
+    daily: pl.DataFrame,
+    controls: pl.DataFrame,
+    analytes: pl.DataFrame,
+    days: Sequence[date],
+    limits: DriftLimits | None = None,
+) -> pl.DataFrame:
+    """The verdict on every device and analyte with results in the span a day looks at.
+
+    daily, controls: the daily values of ``daily_locations`` and ``daily_controls``, from ``limits.history_days``
+    before the first of ``days``; what is later than a day does not enter it.
+
+    z_own: the device against its past; z_sisters: the same of its difference from the sisters; z_qc: its controls.
+    Each is the largest shift over the last L days, 1 to window_days, in standard errors of daily values. What they
+    add up to is said by ``device_verdict.verdicts``.
+    """
+    limits = limits or DriftLimits()
+    wanted = sorted(set(days))
+    if not wanted:
+        return NO_VERDICTS
+    weeks = sorted({day - timedelta(days=day.weekday()) for day in wanted})
+    lead = limits.baseline_days + limits.window_days
+    first = weeks[0] - timedelta(days=lead)
+    data = panel(daily, controls, analytes, first, (weeks[-1] - first).days + 7)
+    if data.keys.is_empty():
+        return NO_VERDICTS
+    out = []
+    for week in weeks:
+        start = (week - timedelta(days=lead) - first).days
+        series = _Series.of(data, slice(start, start + lead + 7), limits)
+        ends = [lead + (day - week).days for day in wanted if timedelta(0) <= day - week < timedelta(days=7)]
+        out += [_evidence(data, series, start, end, limits) for end in ends]
+    columns = {name: np.concatenate([part[name] for part in out]) for name in out[0]}
+    keys = data.keys[np.tile(np.arange(data.keys.height), len(out))]
+    evidence = keys.with_columns(
+        pl.Series("as_of_date", np.repeat(np.array(wanted, dtype="datetime64[D]"), data.keys.height)).cast(pl.Date),
+        *[pl.Series(name, values) for name, values in columns.items()],
+    )
+    # a device or analyte that is seen on later days only does not exist yet
+    return verdicts(evidence.filter(pl.col("rows_seen") > 0), analytes, limits)
 
 
 @dataclass(frozen=True)
-class DeviceDriftLimits:
-    """What the laboratory chooses.
+class _Series:
+    """The series of one week: baselines, how many sisters there were each day, and who stands for the patients.
 
-    ``weekly_false_alarms``: share of device-analyte-weeks that may hold an alarm by chance; the daily limit on |z|
-    follows, 1 − (1 − rate)^(1/7). ``warning_false_alarms``: the same for MEDIUM. Effects are in units of allowable
-    error.
+    ``patients`` is the contrast with the sisters where a device has one, else its own past; ``both`` is the mean of
+    patients and controls by precision. ``level`` is the baseline location in the analyte's unit, ``allowable`` the
+    allowable error there, ``robust_sd`` that of the results.
     """
 
-    weekly_false_alarms: float = 0.01
-    warning_false_alarms: float = 0.05
-    critical_effect: float = 0.25
-    warning_effect: float = 0.10
-    baseline_days: int = 56
-    #: Days between baseline and today: a drift that has begun must not become its own baseline.
-    guard_days: int = 7
-    min_baseline_days: int = 14
-    #: Today, and as many days before it as it takes to reach min_results, at most guard_days in all.
-    min_results: int = 20
-    #: Results are winsorised this many robust SD from the analyte's median: one absurd value is no drift.
-    winsor_sd: float = 4.0
+    own: Baseline
+    contrast: Baseline
+    control: Baseline
+    both: Baseline
+    sisters: Floats
+    by_sisters: Flags
+    level: Floats
+    allowable: Floats
+    robust_sd: Floats
 
-    def daily_alpha(self, weekly: float) -> float:
-        """Two-sided level of a daily test that alarms in a share ``weekly`` of weeks."""
-        return float(1 - (1 - weekly) ** (1 / 7))
+    @classmethod
+    def of(cls, data: Panel, span: slice, limits: DriftLimits) -> _Series:
+        """Baselines of the panel's columns ``span``."""
+        fixed = (data.group, limits.baseline_days, limits.min_baseline_days)
+        sampling = data.sampling[:, span]
+        own = baseline(data.location[:, span], sampling, *fixed)
+        moved, sisters = sister_movement(own.residual, own.variance, data.members)
+        contrast = baseline(own.residual - moved, sampling, *fixed)
+        level = data.level(own.centre)
+        allowable = data.allowable(level)
+        step = np.where(data.is_ratio, allowable / level, allowable)[:, None]
+        control = baseline(data.control[:, span] * step, data.control_sampling[:, span] * step**2, *fixed)
+        by_sisters = np.isfinite(contrast.centre)
+        patients = _where(by_sisters, contrast, own)
+        both = _both(patients, control, fixed)
+        spread = day_means(data.scale[:, span][:, : limits.baseline_days])
+        robust_sd = data.in_unit(own.centre, spread)
+        return cls(own, contrast, control, both, sisters, by_sisters, level, allowable, robust_sd)
 
 
-def device_drift(results: pl.DataFrame, analytes: pl.DataFrame, as_of: date, limits: DeviceDriftLimits) -> pl.DataFrame:
-    """Rows of kind 'device' of the contract DriftReport, without as_of_date and q_value; two per device and analyte.
+def _where(first: Flags, a: Baseline, b: Baseline) -> Baseline:
+    """The series of ``a`` where ``first``, else of ``b``."""
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(Baseline)]
+    return Baseline(*[np.where(first if x.ndim == 1 else first[:, None], x, y) for x, y in pairs])
 
-    results: event_date, loinc_code, device_id, value_kind, value_number; only value_kind 'number' enters a mean,
-    censored values are left out and counted in ``outcome``. analytes: loinc_code, analyte, tea_percent, tea_absolute;
-    allowable error is the greater of the two at the baseline mean.
 
-    statistic 'z': (mean now − baseline) / its standard error, as the normal quantile of a t with baseline days − 1
-    degrees of freedom. statistic 'z_sisters': the same of the device's daily mean minus that of all other devices
-    measuring the analyte: what the patients do to all of them cancels. ``effect``: bias in units of allowable error,
-    signed; null without.
+def _both(patients: Baseline, controls: Baseline, fixed: tuple[Ints, int, int]) -> Baseline:
+    """Patients and controls of a day, weighted by precision; a device's own day moves both, so the noise is found anew.
 
-    alert_level of 'z': CRITICAL beyond the weekly limit with |bias| of at least 0.25 TEa, and beyond it against the
-    sisters too where there are any; HIGH if the sisters moved along (the patients changed, or a shared reagent);
-    MEDIUM beyond the warning limit with at least 0.10 TEa; without a known TEa at most HIGH, from 0.25 robust SD of
-    the results. 'z_sisters' informs and is LOW always.
+    A series without a baseline of either is none.
     """
-    numbers, censored = _numbers(results, limits)
-    daily = _daily_means(numbers)
-    if daily.is_empty():
-        return _empty()
-    own = _statistics(daily, as_of, limits, "mean", "results")
-    sisters = _statistics(_contrasts(daily), as_of, limits, "contrast", "weight")
-    tea = _allowable(own, analytes)
-    alpha = limits.daily_alpha(limits.weekly_false_alarms)
-    limit = float(scipy.stats.norm.isf(alpha / 2))
-    warning = float(scipy.stats.norm.isf(limits.daily_alpha(limits.warning_false_alarms) / 2))
-    joined = (
-        tea.join(censored, on=_DEVICE, how="left")
-        .join(sisters.select(*_DEVICE, *[pl.col(c).name.prefix("sisters_") for c in ("z", "p_value", "bias")]),
-              on=_DEVICE, how="left")
-    )  # fmt: skip
-    effect = pl.col("bias").abs() / pl.col("tea")
-    in_sd = pl.col("bias").abs() / pl.col("scale")
-    beyond, sister_moved = pl.col("z").abs() > limit, (pl.col("sisters_z").abs() <= limit).fill_null(False)
-    known = pl.col("tea").is_not_null()
-    large = pl.when(known).then(effect).otherwise(in_sd) >= limits.critical_effect
-    level = (
-        pl.when(beyond & large & known & ~sister_moved)
-        .then(pl.lit("CRITICAL"))
-        .when(beyond & large)
-        .then(pl.lit("HIGH"))
-        .when((pl.col("z").abs() > warning) & (effect >= limits.warning_effect))
-        .then(pl.lit("MEDIUM"))
-        .otherwise(pl.lit("LOW"))
-    )
-    left_out = pl.col("censored").cast(pl.String)
-    outcome = pl.concat_str(
-        pl.when(pl.col("z").is_null()).then("why_not").otherwise(pl.lit("evaluated")),
-        pl.when(~known & pl.col("z").is_not_null()).then(pl.lit("; no allowable error")),
-        pl.when(pl.col("censored") > 0).then(pl.lit("; ") + left_out + " censored values left out"),
-        pl.when(sister_moved & beyond).then(pl.lit("; sister devices moved along")),
-        ignore_nulls=True,
-    )
-    shared = {"kind": pl.lit("device"), "subject": pl.col("device_id"), "name": pl.col("analyte"), "outcome": outcome}
-    first = joined.with_columns(
-        **shared, statistic=pl.lit("z"), value=pl.col("z"), effect=pl.col("bias") / pl.col("tea"), alert_level=level
-    )
-    second = joined.filter(pl.col("sisters_z").is_not_null()).with_columns(
-        **shared,
-        statistic=pl.lit("z_sisters"),
-        value=pl.col("sisters_z"),
-        effect=pl.col("sisters_bias") / pl.col("tea"),
-        p_value=pl.col("sisters_p_value"),
-        alert_level=pl.lit("LOW"),
-    )
-    return pl.concat([first, second]).select([pl.col(n).cast(t) for n, t in _empty().schema.items()])
+    total, sums = np.zeros(patients.residual.shape), np.zeros(patients.residual.shape)
+    for part in (patients, controls):
+        weight = np.nan_to_num(1 / part.variance)
+        total, sums = total + weight, sums + weight * np.nan_to_num(part.residual)
+    known = (np.isfinite(patients.centre) & np.isfinite(controls.centre))[:, None] & (total > 0)
+    total = np.where(known, total, np.nan)
+    return baseline(sums / total, 1 / total, *fixed)
 
 
-def _empty() -> pl.DataFrame:
-    return TABLES["drift_report"].empty().drop("as_of_date", "q_value")
+def _evidence(data: Panel, series: _Series, start: int, end: int, limits: DriftLimits) -> dict[str, Values]:
+    """What ``device_verdict.verdicts`` needs of one day, an array per column with an entry per series.
 
-
-def _numbers(results: pl.DataFrame, limits: DeviceDriftLimits) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Winsorised numeric results with the analyte's robust SD ``scale``, and the count of censored ones per device."""
-    rows = results.filter(pl.col("device_id").is_not_null(), pl.col("loinc_code").is_not_null())
-    censored = (
-        rows.filter(pl.col("value_kind") == "censored").group_by(_DEVICE).agg(pl.len().cast(pl.Int64).alias("censored"))
-    )
-    numbers = rows.filter(pl.col("value_kind") == "number", pl.col("value_number").is_finite())
-    middle = numbers.group_by("loinc_code").agg(
-        pl.col("value_number").median().alias("centre"),
-        (
-            (pl.col("value_number").quantile(0.75, "linear") - pl.col("value_number").quantile(0.25, "linear"))
-            / 1.3489795003921634
-        ).alias("scale"),
-    )
-    low = pl.col("centre") - limits.winsor_sd * pl.col("scale")
-    high = pl.col("centre") + limits.winsor_sd * pl.col("scale")
-    value = pl.when(pl.col("scale") > 0).then(pl.col("value_number").clip(low, high)).otherwise("value_number")
-    return numbers.join(middle, on="loinc_code").with_columns(value.alias("value")), censored
-
-
-def _daily_means(numbers: pl.DataFrame) -> pl.DataFrame:
-    return numbers.group_by(*_DEVICE, "event_date").agg(
-        pl.col("value").mean().alias("mean"),
-        pl.len().cast(pl.Float64).alias("results"),
-        pl.col("value").var(ddof=0).alias("within"),
-        pl.col("scale").first(),
-    )
-
-
-def _contrasts(daily: pl.DataFrame) -> pl.DataFrame:
-    """Daily mean of a device minus that of all others with the analyte, on days both have results.
-
-    ``weight`` is the size that gives the contrast's sampling error: 1 / (1/n + 1/n of the others).
+    ``start`` is the panel's column where the week's baseline begins, ``end`` the day's, counted from there. Biases and
+    errors are in the analyte's unit.
     """
-    total = (pl.col("mean") * pl.col("results")).sum().over("loinc_code", "event_date")
-    count = pl.col("results").sum().over("loinc_code", "event_date")
-    others = count - pl.col("results")
-    return (
-        daily.with_columns(others.alias("others"), (total - pl.col("mean") * pl.col("results")).alias("sum_others"))
-        .filter(pl.col("others") > 0)
-        .with_columns(
-            (pl.col("mean") - pl.col("sum_others") / pl.col("others")).alias("contrast"),
-            (1 / (1 / pl.col("results") + 1 / pl.col("others"))).alias("weight"),
-        )
-    )
+    now, seen = slice(start, start + end + 1), data.counted(start, start + end + 1)
+    sizes, window = data.results[:, now], limits.window_days
+    shifts = {
+        "own": largest_shift(series.own, sizes, end, window, limits.min_results),
+        "sisters": largest_shift(series.contrast, sizes, end, window, limits.min_results),
+        "qc": largest_shift(series.control, data.controls[:, now], end, window, 1),
+        "both": largest_shift(series.both, data.controls[:, now], end, window, 1),
+    }
+    centre = series.own.centre
+    columns: dict[str, Values] = {}
+    for name, shift in shifts.items():
+        columns |= _columns(name, shift, data, centre)
+        # the same series over the days since patients and controls moved
+        spell = shifts["both"].length[:, None] - 1
+        bias, variance = (np.take_along_axis(v, spell, 1)[:, 0] for v in (shift.bias_by_length, shift.variance_by_length))
+        columns |= {
+            f"bias_{name}_then": data.in_unit(centre, bias),
+            f"error_{name}_then": data.in_unit(centre, np.sqrt(variance)),
+        }
+    columns |= {
+        "by_sisters": series.by_sisters & np.isfinite(shifts["sisters"].z),
+        "sisters": series.sisters[:, end],
+        "reference_mean": series.level,
+        "allowable_error": series.allowable,
+        "robust_sd": series.robust_sd,
+        "baseline_days": series.own.days,
+        "reference_rows": data.counted(start, start + limits.baseline_days)["results"],
+        "rows_today": np.nan_to_num(data.results[:, start + end]),
+        "rows_seen": seen["results"] + seen["left_out"],
+        "censored": seen["censored"],
+        "left_out": seen["left_out"],
+        "varies": np.logical_or.reduce(np.isfinite(series.own.variance[:, : end + 1]), axis=1),
+    }
+    return columns
 
 
-def _statistics(daily: pl.DataFrame, as_of: date, limits: DeviceDriftLimits, value: str, size: str) -> pl.DataFrame:
-    """z, p, bias and the parts of both, per device and analyte; z null and ``why_not`` set where it cannot be judged."""
-    age = (pl.lit(as_of) - pl.col("event_date")).dt.total_days()
-    rows = daily.with_columns(age.alias("age")).filter(pl.col("age") >= 0)
-    guard, last = limits.guard_days, limits.guard_days + limits.baseline_days
-    v, n = pl.col(value), pl.col(size)
-    base = (
-        rows.filter(pl.col("age").is_between(guard, last - 1))
-        .group_by(_DEVICE)
-        .agg(
-            v.mean().alias("baseline"),
-            v.var().alias("day_variance"),
-            (1 / n).mean().alias("inverse_size"),
-            (pl.col("within") * pl.col("results")).sum().alias("squares"),
-            (pl.col("results") - 1).sum().alias("free"),
-            pl.col("results").sum().alias("reference_rows"),
-            pl.len().cast(pl.Float64).alias("days"),
-        )
-    )
-    recent = (
-        rows.filter(pl.col("age") < guard)
-        .sort(*_DEVICE, "age")
-        .with_columns((pl.col("results").cum_sum().over(_DEVICE) - pl.col("results")).alias("so_far"))
-        # a day before today enters only while the days after it have too few results
-        .filter(pl.col("so_far") < limits.min_results)
-        .group_by(_DEVICE)
-        .agg(
-            ((v * n).sum() / n.sum()).alias("now"),
-            n.sum().alias("size"),
-            ((n / n.sum()) ** 2).sum().alias("day_share"),
-            pl.col("results").sum().alias("current_rows"),
-            pl.col("age").min().alias("youngest"),
-        )
-    )
-    scale = daily.group_by(_DEVICE).agg(pl.col("scale").first())
-    both = scale.join(base, on=_DEVICE, how="left").join(recent, on=_DEVICE, how="left")
-    within = pl.when(pl.col("free") > 0).then(pl.col("squares") / pl.col("free"))
-    between = (pl.col("day_variance") - pl.col("within") * pl.col("inverse_size")).clip(lower_bound=0.0)
-    error_now = pl.col("between") * pl.col("day_share") + pl.col("within") / pl.col("size")
-    error_baseline = pl.col("day_variance") / pl.col("days")
-    both = (
-        both.with_columns(within.alias("within"))
-        .with_columns(between.alias("between"))
-        .with_columns((error_now + error_baseline).alias("variance"), (pl.col("now") - pl.col("baseline")).alias("bias"))
-    )
-    why_not = (
-        pl.when(pl.col("days").fill_null(0) < limits.min_baseline_days)
-        .then(pl.lit(f"not evaluable: fewer than {limits.min_baseline_days} baseline days"))
-        .when(pl.col("youngest").is_null() | (pl.col("youngest") > 0))
-        .then(pl.lit("not evaluable: no result on the day"))
-        .when(pl.col("current_rows") < limits.min_results)
-        .then(pl.lit(f"not evaluable: fewer than {limits.min_results} results in {limits.guard_days} days"))
-        .when(pl.col("variance").fill_null(0.0) <= 0)
-        .then(pl.lit("not evaluable: all values are equal"))
-    )
-    both = both.with_columns(why_not.alias("why_not"))
-    t = (both["bias"] / both["variance"].sqrt()).to_numpy()
-    p = 2 * scipy.stats.t.sf(np.abs(t), np.maximum(both["days"].fill_null(2.0).to_numpy() - 1, 1))
-    judged = pl.col("why_not").is_null()
-    z = np.sign(t) * scipy.stats.norm.isf(np.maximum(p, 1e-300) / 2)
-    return both.with_columns(pl.Series("p_value", p).fill_nan(None), pl.Series("z", z).fill_nan(None)).with_columns(
-        pl.when(judged).then(c).alias(c) for c in ("z", "p_value", "bias")
-    )
-
-
-def _allowable(own: pl.DataFrame, analytes: pl.DataFrame) -> pl.DataFrame:
-    """With name and allowable error ``tea`` in the analyte's unit, at the baseline mean; null if unknown."""
-    known = analytes.select(
-        "loinc_code", "analyte", pl.col("tea_percent").cast(pl.Float64), pl.col("tea_absolute").cast(pl.Float64)
-    ).unique("loinc_code")
-    relative = pl.col("tea_percent") / 100 * pl.col("baseline").abs()
-    tea = pl.max_horizontal(relative, "tea_absolute")
-    return own.join(known, on="loinc_code", how="left").with_columns(
-        pl.when(tea > 0).then(tea).alias("tea"),
-        pl.col("reference_rows").fill_null(0.0),
-        pl.col("current_rows").fill_null(0.0),
-        pl.col("baseline").alias("reference_mean"),
-        pl.col("now").alias("current_mean"),
-    )
+def _columns(name: str, shift: Shift, data: Panel, centre: Floats) -> dict[str, Values]:
+    return {
+        f"z_{name}": shift.z,
+        f"bias_{name}": data.in_unit(centre, shift.bias),
+        f"error_{name}": data.in_unit(centre, shift.error),
+        f"days_{name}": shift.length,
+        f"size_{name}": shift.size,
+        f"returned_{name}": shift.returned,
+    }

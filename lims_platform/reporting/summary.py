@@ -67,7 +67,8 @@ def _drift(lake: Lake, today: date) -> Iterator[str]:
     gravest = alarms.sort(pl.col("effect").abs(), descending=True, nulls_last=True).head(_SHOWN)
     for row in gravest.iter_rows(named=True):
         subject = f"{row['kind']} {row['subject']} {row['name'] or ''}"
-        yield f"  {row['alert_level']:<8} {subject}: {row['statistic']} {row['value']:.2f}"
+        since = f", {row['effect']:+.2f} TEa since {row['change_date']}" if row["change_date"] and row["effect"] else ""
+        yield f"  {row['alert_level']:<8} {subject}: {row['statistic']} {row['value']:.2f}{since}"
 
 
 def _alerts(lake: Lake) -> Iterator[str]:
