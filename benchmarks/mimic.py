@@ -113,8 +113,8 @@ def measure(uri: str, folder: Path, accept: float | None) -> int:
 def run(environment: dict[str, str], lake: Lake, rows: int) -> bool:
     """One run of the job and its figures; True where no row is lost or doubled."""
     started = time.perf_counter()
-    command = ["make", "-s", "-C", str(ROOT), "run"]
-    subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
+    command = [sys.executable, "-m", "lims_platform", "run"]
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=sys.stderr)
     seconds = time.perf_counter() - started
     valid = lake.scan(TABLES["lab_results_standardized"]).select(pl.len()).collect().item()
     quarantine = lake.scan(TABLES["lab_results_quarantine"]).collect()
