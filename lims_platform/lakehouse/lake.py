@@ -173,7 +173,3 @@ class Lake:
         with writing(table):
             ready.write_delta(delta, mode="append")
         return int(delta.version())
-
-    def existing(self, tables: Iterable[Table]) -> list[Table]:
-        """Those of ``tables`` that were ever written."""
-        return [table for table in tables if self.open(table) is not None]
