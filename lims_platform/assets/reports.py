@@ -7,11 +7,14 @@ import polars as pl
 
 from lims_platform.assets.common import CODE_VERSION, ONE_RUN, OWNERS, asset_key, reads
 from lims_platform.contracts.tables import TABLES
+from lims_platform.laboratory.qc_targets import judged
 from lims_platform.lakehouse.catalog import build_catalog
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.reporting import charts
 from lims_platform.reporting.figures import newest_days, quarantine_reasons, results_per_day
 from lims_platform.reporting.pages import overall_level, write_drift
+from lims_platform.reporting.qc_page import level_charts, red_levels, trends, write_qc
+from lims_platform.reporting.qc_page import qc_page as page_of_day
 from lims_platform.reporting.workbook import write_workbook
 from lims_platform.settings import settings
 
@@ -92,6 +95,37 @@ def drift_report_page(report: pl.LazyFrame, lookback: pl.LazyFrame) -> dg.Materi
 
 @dg.asset(
     **report_asset(
+        "qc_page",
+        "The newest complete day's quality control: rejected levels with Levey-Jennings charts, trends, sigma.",
+        {"html", "altair"},
+        ins={
+            "controls": reads("quality_control_standardized"),
+            "found": reads("westgard_violations"),
+            "performance": reads("qc_performance"),
+        },
+    )
+)
+def qc_page(controls: pl.LazyFrame, found: pl.LazyFrame, performance: pl.LazyFrame) -> dg.MaterializeResult:
+    figures = newest_days(performance, settings().today)
+    if figures.is_empty():
+        return dg.MaterializeResult(metadata={"outcome": "not evaluable: no controls yet", "dagster/row_count": 0})
+    day = figures["as_of_date"][0]
+    violations = found.filter(pl.col("as_of_date") <= day).collect()
+    pictures = level_charts(judged(controls), violations, day)
+    trend = trends(violations, day)
+    path = write_qc(page_of_day(pictures, trend, violations, figures, day), day, settings().report_dir)
+    return dg.MaterializeResult(
+        metadata={
+            "day": str(day),
+            "page": dg.MetadataValue.path(path),
+            "dagster/row_count": red_levels(violations, day).height,
+            "plots": plots(*pictures, *trend),
+        }
+    )
+
+
+@dg.asset(
+    **report_asset(
         "laboratory_overview",
         "Results a day, why results are in quarantine, and turnaround, as plots.",
         {"altair"},
@@ -125,4 +159,4 @@ def duckdb_catalog(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(settings().catalog_path), "views": views})
 
 
-REPORT_ASSETS = [device_risk_workbook, drift_report_page, laboratory_overview, duckdb_catalog]
+REPORT_ASSETS = [device_risk_workbook, drift_report_page, qc_page, laboratory_overview, duckdb_catalog]

@@ -13,10 +13,10 @@ import polars as pl
 from lims_platform.reporting import charts
 from lims_platform.reporting.charts import RISK_COLOURS
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;color:#222}
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;color:#222}
 table{border-collapse:collapse;width:100%;margin:1rem 0}
 td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:left}
-td.n{text-align:right;font-variant-numeric:tabular-nums}h1{font-weight:600}iframe{border:0;width:100%}"""
+td.n{text-align:right;font-variant-numeric:tabular-nums}h1{font-weight:600}img{max-width:100%}"""
 
 
 def overall_level(report: pl.DataFrame) -> str:
@@ -62,7 +62,8 @@ def drift_json(report: pl.DataFrame, lookback: pl.DataFrame, day: date) -> dict[
     }
 
 
-def _table(frame: pl.DataFrame) -> str:
+def html_table(frame: pl.DataFrame) -> str:
+    """The frame as an HTML table, numbers to three digits, text escaped."""
     head = "".join(f"<th>{escaping.escape(name)}</th>" for name in frame.columns)
     body = []
     for row in frame.iter_rows():
@@ -97,10 +98,10 @@ def drift_page(report: pl.DataFrame, lookback: pl.DataFrame, day: date) -> str:
         ("Distributions that moved", others),
         ("Not evaluable", silent["outcome"].value_counts(sort=True)),
     ]
-    tables = "".join(f"<h2>{title}</h2>{_table(rows) if rows.height else '<p>None.</p>'}" for title, rows in parts)
+    tables = "".join(f"<h2>{title}</h2>{html_table(rows) if rows.height else '<p>None.</p>'}" for title, rows in parts)
     badge = f"<b style='background:{RISK_COLOURS[level]};padding:.1rem .5rem'>{level}</b>"
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Drift report {day}</title><style>{_STYLE}</style>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>Drift report {day}</title><style>{STYLE}</style>"
         f"<h1>Drift report {day}</h1>"
         f"<p>Alert level: {badge}, {report.height} statistics, {above.height} above LOW.</p>{tables}{images}</html>"
     )
