@@ -97,13 +97,9 @@ def trends(violations: pl.DataFrame, day: date) -> list[alt.Chart]:
         return []
     counts = recent.group_by("as_of_date", "rule").agg(rejections=pl.len()).sort("as_of_date", "rule")
     rows = counts.with_columns(pl.col("as_of_date").cast(pl.String)).to_dicts()
-    return (
-        alt.Chart(alt.Data(values=rows), title="Rejections a day by rule", width=640, height=160)
-        .mark_bar()
-        .encode(
-            x=alt.X("as_of_date:T", title=None), y=alt.Y("rejections:Q", title=None), color=alt.Color("rule:N", title=None)
-        )
-    )
+    chart = alt.Chart(alt.Data(values=rows), title="Rejections a day by rule", width=640, height=160).mark_bar()
+    x, y = alt.X("as_of_date:T", title=None), alt.Y("rejections:Q", title=None)
+    return [chart.encode(x=x, y=y, color=alt.Color("rule:N", title=None))]
 
 
 def level_charts(controls: pl.DataFrame, violations: pl.DataFrame, day: date) -> list[alt.Chart]:
