@@ -120,4 +120,4 @@ def digest(frame: pl.DataFrame, since: datetime) -> str:
     plain = plain.with_columns([pl.when(pl.col(c) < pl.lit(since)).then(pl.col(c)).alias(c) for c in times])
     columns = sorted(plain.columns)
     ordered = plain.select(columns).sort(columns, nulls_last=True)
-    return hashlib.sha256(ordered.write_csv().encode()).hexdigest()
+    return hashlib.sha256(ordered.write_ndjson().encode()).hexdigest()
