@@ -1,4 +1,4 @@
-"""Commands of the platform: ``python -m lims_platform demo | run | summary | leak-scan | alerts | hl7``.
+"""Commands of the platform: ``python -m lims_platform demo | run | summary | leak-scan | …`` (``--help`` lists them).
 
 Here: arguments and exit codes. Not here: what the commands do (each calls one room).
 """
@@ -15,6 +15,7 @@ import tempfile
 from datetime import date, timedelta
 from pathlib import Path
 
+from lims_platform.commands import keeping
 from lims_platform.settings import Settings, SettingsError, load_settings, remember_first_day
 
 
@@ -198,6 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     door = commands.add_parser("hl7", help="listen for HL7 v2 results over MLLP")
     door.add_argument("--host", help="address to bind, default LIMS_HL7_HOST")
     door.add_argument("--port", type=int, help="default LIMS_HL7_PORT")
+    keeping.add_commands(commands)
     given = parser.parse_args(arguments)
     try:
         settings = load_settings()
@@ -212,6 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "hl7":
             port = given.port if given.port is not None else settings.hl7_port
             return hl7(settings, given.host or settings.hl7_host, port)
+        if given.command in keeping.COMMANDS:
+            return keeping.run(settings, given)
         return summary(settings) if given.command == "summary" else leak_scan(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)

@@ -13,12 +13,14 @@ from lims_platform.assets.door import Door
 from lims_platform.assets.gold import GOLD_ASSETS
 from lims_platform.assets.models import MODEL_ASSETS
 from lims_platform.assets.monitoring import MONITORING_ASSETS
+from lims_platform.assets.operations import OPERATIONS_ASSETS
 from lims_platform.assets.reports import REPORT_ASSETS
 from lims_platform.assets.scores import SCORE_ASSETS
 from lims_platform.assets.silver import SILVER_ASSETS
 from lims_platform.automation.alerts import ALERT_JOBS, ALERT_SCHEDULES, ALERT_SENSORS
 from lims_platform.automation.checks import CHECKS
 from lims_platform.automation.jobs import JOBS
+from lims_platform.automation.operations import OPERATIONS_JOBS, OPERATIONS_SCHEDULES, OPERATIONS_SENSORS
 from lims_platform.automation.progress import progress_logger
 from lims_platform.automation.schedules import SCHEDULES
 from lims_platform.contracts.tables import TABLES
@@ -78,11 +80,12 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             *MONITORING_ASSETS,
             *REPORT_ASSETS,
             *ALERT_ASSETS,
+            *OPERATIONS_ASSETS,
         ],
         asset_checks=CHECKS,
-        jobs=[*JOBS, *ALERT_JOBS],
-        schedules=[*SCHEDULES, *ALERT_SCHEDULES],
-        sensors=ALERT_SENSORS,
+        jobs=[*JOBS, *ALERT_JOBS, *OPERATIONS_JOBS],
+        schedules=[*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES],
+        sensors=[*ALERT_SENSORS, *OPERATIONS_SENSORS],
         resources=resources | overrides,
         executor=dg.in_process_executor,
         loggers={"console": progress_logger},

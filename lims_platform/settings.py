@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         None, description="CSV of calls made about critical results: result_id, notified_at (ISO 8601)"
     )
     dagster_url: str = Field("http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts")
+    reconcile_nightly_days: int = Field(7, ge=1, description="Days the nightly reconciliation compares with the source")
+    reconcile_weekly_days: int = Field(90, ge=1, description="Days the weekly reconciliation compares with the source")
+    keep_versions_days: int = Field(30, ge=7, description="Older versions of the tables are vacuumed")
+    keep_runs_days: int = Field(90, ge=1, description="Older runs are pruned, unless a table's newest state is theirs")
     demo_devices: int = Field(40, ge=2, description="Analysers of the demo laboratory")
     demo_seed: int = Field(7, ge=0, description="Seed of the demo laboratory")
     demo_results_per_day: int = Field(1600, ge=10, description="Results a day of the demo laboratory")

@@ -63,8 +63,9 @@ def table_asset(name: str, *, kinds: set[str], group: str | None = None, **extra
         "kinds": kinds,
         "owners": [OWNERS[table.layer]],
         "tags": {"layer": table.layer},
-        "code_version": CODE_VERSION,
+        "code_version": f"{CODE_VERSION}.{table.code_version}",
         "io_manager_key": LAKE_IO,
+        "pool": table.pool,
     }
     if table.partition is not None:
         metadata["partition_expr"] = table.partition

@@ -145,22 +145,27 @@ class Door:
         if not names:
             log(f"{table.name}: no source has this table; nothing to read")
             return intake
-        for window in self._windows(table, first, last):
-            for name in names:
-                settings = self.sources.settings(table, name)
-                history = History(self._lake, table, self._policy(settings, confirm_vanished))
-                reading = self._reading(table, name, settings, window)
-                for state in self._earlier(table, name, reading):
-                    result = history.merge(replace(reading, rows=partial(_same, state)), datetime.now(UTC), run_id)
-                    # what it appended counts; its rows are not the source's present ones
-                    counts = result.counts | {"source_rows": 0, "collapsed": 0, "conflicts": 0}
-                    intake.results.append(replace(result, counts=counts, days=result.days.clear()))
-                result = history.merge(reading, datetime.now(UTC), run_id)
-                intake.results.append(result)
-                span = f"{window.first} to {window.last}" if window else "all"
-                rows, new = result.counts["source_rows"], result.counts["inserts"]
-                log(f"{table.name} from {name}, {span}: {rows:,} rows, {new:,} new")
+        for reading in self.readings(table, first, last):
+            policy = self._policy(self.sources.settings(table, reading.source), confirm_vanished)
+            history = History(self._lake, table, policy)
+            for state in self._earlier(table, reading):
+                result = history.merge(replace(reading, rows=partial(_same, state)), datetime.now(UTC), run_id)
+                # what it appended counts; its rows are not the source's present ones
+                counts = result.counts | {"source_rows": 0, "collapsed": 0, "conflicts": 0}
+                intake.results.append(replace(result, counts=counts, days=result.days.clear()))
+            result = history.merge(reading, datetime.now(UTC), run_id)
+            intake.results.append(result)
+            span = f"{reading.window.first} to {reading.window.last}" if reading.window else "all"
+            rows, found = result.counts["source_rows"], result.counts["inserts"]
+            log(f"{table.name} from {reading.source}, {span}: {rows:,} rows, {found:,} new")
         return intake
+
+    def readings(self, table: SourceTable, first: date, last: date) -> Iterator[Reading]:
+        """How every source that has the table answers for the days ``first`` to ``last`` (all of a register), by chunks."""
+        names = self.sources.names(table)
+        for window in self._windows(table, first, last) if names else ():
+            for name in names:
+                yield self._reading(table, name, self.sources.settings(table, name), window)
 
     def _reading(self, table: SourceTable, name: str, settings: TableSettings, window: DayWindow | None) -> Reading:
         """The source's answers, read when asked and pseudonymised before anyone sees them."""
@@ -175,8 +180,9 @@ class Door:
             lambda keys: protected(self.sources.fetch_keys(table, keys, window, only=name)[0].frame),
         )
 
-    def _earlier(self, table: SourceTable, name: str, reading: Reading) -> Iterator[pl.DataFrame]:
+    def _earlier(self, table: SourceTable, reading: Reading) -> Iterator[pl.DataFrame]:
         """What a source made of messages was before its latest ones, as far as history has not seen it."""
+        name = reading.source
         if not self.sources.tells_its_past(name):
             return
         (extract,) = self.sources.fetch(table, reading.window, only=name)
@@ -188,14 +194,18 @@ class Door:
     def _protected(self, frame: pl.DataFrame, table: SourceTable, settings: TableSettings) -> pl.DataFrame:
         return self.pseudonymiser.protect(frame, table, settings.identifier_patterns)
 
-    def _policy(self, settings: TableSettings, confirm_vanished: bool) -> HistoryPolicy:
+    def first_kept_day(self, settings: TableSettings) -> date | None:
+        """First day a source still keeps a table's rows of, None where it keeps all; one gone before was not deleted."""
         keeps = settings.retention_days
+        return self._settings.today - timedelta(days=keeps) if keeps is not None else None
+
+    def _policy(self, settings: TableSettings, confirm_vanished: bool) -> HistoryPolicy:
         return HistoryPolicy(
             self._settings.vanished_share,
             self._settings.vanished_floor,
             timedelta(hours=self._settings.late_after_hours),
             confirm_vanished,
-            self._settings.today - timedelta(days=keeps) if keeps is not None else None,
+            self.first_kept_day(settings),
         )
 
     def _windows(self, table: SourceTable, first: date, last: date) -> Iterator[DayWindow | None]:

@@ -12,8 +12,10 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
 
+from lims_platform.automation.slots import SlotsOfTheDead
 
-class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
+
+class BatchedSqliteEventLogStorage(SlotsOfTheDead, SqliteEventLogStorage):
     """SqliteEventLogStorage whose ``store_event_batch`` is one transaction per database instead of one per event.
 
     The base class stores a batch event by event, each in its own connection and commit (about 7 ms). Same rows, same

@@ -12,7 +12,7 @@ _CATALOG = dg.AssetSelection.keys(["reports", "duckdb_catalog"])
 
 everything = dg.define_asset_job(
     "everything",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.keys(["gold", "reconciliation_report"]),
     partitions_def=DAILY,
     description="The whole graph over a range of days: bronze to reports.",
 )

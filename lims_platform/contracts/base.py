@@ -26,7 +26,8 @@ class Table:
     """One lake table: where it lives, what makes a row unique, how it is cut into days, what its columns are.
 
     ``partition`` is None for a table that is one slice (a register, a report). ``key`` is unique within the table,
-    for a table partitioned by day within each day.
+    for a table partitioned by day within each day. ``code_version`` is raised when a column changes its meaning or type:
+    Dagster then shows older materialisations as stale (docs/operations.md, Migrate).
     """
 
     layer: str
@@ -35,6 +36,12 @@ class Table:
     partition: str | None
     description: str
     schema: pa.DataFrameSchema
+    code_version: str = "1"
+
+    @property
+    def pool(self) -> str:
+        """Dagster's concurrency pool of the table: one writer or compaction at a time."""
+        return f"lake/{self.layer}/{self.name}"
 
     @property
     def path(self) -> str:

@@ -46,6 +46,12 @@ def load_reference(folder: Path, extra_loinc_maps: Sequence[Path] = ()) -> Refer
     return Reference(**{name: frame.drop(_LINE, "__file__") for name, frame in frames.items()}, digest=digest.hexdigest())
 
 
+def load_table(folder: Path, table: ReferenceTable) -> pl.DataFrame:
+    """One reference table that takes no part in standardising, and so not in the digest; checked like the others."""
+    path = folder / f"{table.name}.csv"
+    return _unique(_checked(_bytes(path), path, table), table).drop(_LINE, "__file__")
+
+
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()

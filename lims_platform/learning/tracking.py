@@ -26,11 +26,21 @@ OUTCOME = "outcome"
 _VALUE_LIMIT = 6000
 
 
-def make_store(tracking_uri: str) -> None:
-    """Make the folder of a SQLite tracking store; SQLite itself only makes the file."""
+def make_store(tracking_uri: str, experiment: str = EXPERIMENT) -> None:
+    """Make the folder of a SQLite tracking store, and the experiment with its artifacts beside the store.
+
+    MLflow's own default is ``mlruns`` in whatever directory the process was started in: a backup of the data would miss it.
+    """
+    import mlflow
+
     uri = urlsplit(tracking_uri)
-    if uri.scheme == "sqlite":
-        Path(uri.path.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
+    if uri.scheme != "sqlite":
+        return
+    folder = Path(uri.path.removeprefix("/")).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(tracking_uri)
+    if mlflow.get_experiment_by_name(experiment) is None:
+        mlflow.create_experiment(experiment, artifact_location=(folder / "artifacts").as_uri())
 
 
 def close_run() -> None:

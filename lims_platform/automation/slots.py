@@ -1,0 +1,64 @@
+"""Pool slots of killed processes: a slot whose holder was killed would block its table's pool for ever.
+
+Here: telling a living holder from a dead one, for storages on a local disk. Not here: pools and limits (dagster.yaml).
+
+Every process that claims a slot holds a file lock for its run; the kernel drops the lock when the process dies, however it
+dies. Whoever finds a pool full asks whether the holders still hold theirs. On a server storage (PostgreSQL) the daemon's run
+monitoring does this.
+"""
+
+import contextlib
+import fcntl
+from pathlib import Path
+from typing import IO, Any
+
+
+class SlotsOfTheDead:
+    """Mixin before an event log storage with ``_base_dir``: frees pool slots whose run's process is gone."""
+
+    _base_dir: str
+    _held: dict[str, IO[bytes]]
+
+    def _mark(self, run_id: str) -> Path:
+        return Path(self._base_dir) / "alive" / run_id
+
+    def claim_concurrency_slot(self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None) -> Any:
+        """Claim as usual; where the pool is full, free what dead processes hold and claim again."""
+        self._hold(run_id)
+        base: Any = super()
+        status = base.claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        if status.is_claimed:
+            return status
+        this: Any = self
+        info = this.get_concurrency_info(concurrency_key)
+        dead = [other for other in info.active_run_ids | info.pending_run_ids if other != run_id and self._is_dead(other)]
+        for other in dead:
+            this.free_concurrency_slots_for_run(other)
+        return base.claim_concurrency_slot(concurrency_key, run_id, step_key, priority) if dead else status
+
+    def delete_events(self, run_id: str) -> None:
+        """Forget a run, its mark with it."""
+        base: Any = super()
+        base.delete_events(run_id)
+        self._mark(run_id).unlink(missing_ok=True)
+
+    def _hold(self, run_id: str) -> None:
+        held = self.__dict__.setdefault("_held", {})
+        if run_id not in held:
+            mark = self._mark(run_id)
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            held[run_id] = mark.open("wb")
+            with contextlib.suppress(BlockingIOError):  # another process of the same run holds it already
+                fcntl.flock(held[run_id], fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _is_dead(self, run_id: str) -> bool:
+        mark = self._mark(run_id)
+        try:
+            with mark.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mark.unlink(missing_ok=True)
+                return True
+        except FileNotFoundError:
+            return True  # found dead before
+        except BlockingIOError:
+            return False
