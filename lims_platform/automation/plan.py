@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import time
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import dagster as dg
@@ -21,9 +23,9 @@ Keys = dg.AssetSelection.keys
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the plan: the sensor that evaluates it, the assets, their condition, what a person should know."""
+    """One line of the plan: its name, the assets, their condition, what a person should know."""
 
-    sensor: str
+    name: str
     selection: dg.AssetSelection
     condition: dg.AutomationCondition
     description: str
@@ -99,15 +101,13 @@ IN_PRODUCTION = settings().environment == "production"
 SENSOR_STATUS = dg.DefaultSensorStatus.RUNNING if IN_PRODUCTION else dg.DefaultSensorStatus.STOPPED
 SCHEDULE_STATUS = dg.DefaultScheduleStatus.RUNNING if IN_PRODUCTION else dg.DefaultScheduleStatus.STOPPED
 
-CONDITION_SENSORS = [
-    dg.AutomationConditionSensorDefinition(
-        step.sensor,
-        target=step.selection,
-        description=step.description,
-        default_status=SENSOR_STATUS,
-        minimum_interval_seconds=60,
-        use_user_code_server=True,
-        run_tags={"lims/started_by": step.sensor},
-    )
-    for step in STEPS
-]
+#: One sensor for all of the plan: seven would read the same event log seven times a minute.
+data_starts = dg.AutomationConditionSensorDefinition(
+    "data_starts",
+    target=reduce(or_, (step.selection for step in STEPS)),
+    description="Asks every minute which step of the plan has its window open and its inputs complete and checked: "
+    + " ".join(f"{step.name}: {step.description}" for step in STEPS),
+    default_status=SENSOR_STATUS,
+    minimum_interval_seconds=60,
+    use_user_code_server=True,
+)

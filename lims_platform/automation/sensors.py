@@ -17,7 +17,7 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 
 from lims_platform.assets.door import Door
 from lims_platform.automation.jobs import ingest_hourly
-from lims_platform.automation.plan import CONDITION_SENSORS, SENSOR_STATUS
+from lims_platform.automation.plan import SENSOR_STATUS, data_starts
 from lims_platform.automation.windows import now
 from lims_platform.automation.written import span_request
 from lims_platform.contracts.bronze import BRONZE_TABLES
@@ -159,4 +159,4 @@ def _days_elsewhere(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> 
     return {day for day in days_of_text(str(said.value)) if not first <= day <= last}
 
 
-SENSORS = [*CONDITION_SENSORS, source_changes, moved_rows]
+SENSORS = [data_starts, source_changes, moved_rows]
