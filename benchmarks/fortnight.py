@@ -1,4 +1,4 @@
-"""A fortnight of automation in fast time: Dagster's own scheduler, sensor and backfill ticks, under a clock this script moves.
+"""A fortnight of automation in fast time: Dagster's own scheduler, sensor and backfill ticks under a moved clock.
 
 Real: the definitions, every schedule, condition and sensor, the source (a small SQLite LIMS that gets rows while time
 passes), the instance. Stubbed: what a run computes. A run takes its time, then reports what it would have written: one
@@ -76,8 +76,8 @@ def make_lims(path: Path) -> None:
     """A LIMS of two tables with three results and one control a day up to the start."""
     with sqlite3.connect(path) as db:
         db.execute(
-            "CREATE TABLE lab_results (result_id TEXT, patient_id TEXT, test_code TEXT, result_value TEXT, result_unit TEXT, "
-            "device_id TEXT, collected_timestamp TEXT, resulted_timestamp TEXT, technician_id TEXT, updated_at TEXT)"
+            "CREATE TABLE lab_results (result_id TEXT, patient_id TEXT, test_code TEXT, result_value TEXT, "
+            "result_unit TEXT, device_id TEXT, collected_timestamp TEXT, resulted_timestamp TEXT, technician_id TEXT, updated_at TEXT)"
         )
         db.execute(
             "CREATE TABLE quality_control (qc_id TEXT, device_id TEXT, test_code TEXT, qc_level TEXT, expected_value REAL, "
@@ -256,7 +256,7 @@ def person(world: World, instance: Any, launcher: Launcher, assets: list[str], d
 
 
 def steps() -> Iterator[datetime]:
-    """Every hour: on the hour and half past for the schedules, six minutes past, when the reading has ended, for the sensors."""
+    """Every hour: on it and half past for the schedules; six minutes past, the reading has ended, for the sensors."""
     moment = START.astimezone(UTC)
     while moment < START.astimezone(UTC) + timedelta(days=DAYS):
         for minutes in (0, 6, 31):
@@ -439,7 +439,8 @@ def main() -> None:
     print(table(world))
     hours = DAYS * 24
     print(
-        f"\n{hours} hours in {time.monotonic() - begin:.0f} s; nobody there {OUTAGE[0]:%d.%m. %H:%M} to {OUTAGE[1]:%d.%m. %H:%M}"
+        f"\n{hours} hours in {time.monotonic() - begin:.0f} s; "
+        f"nobody there {OUTAGE[0]:%d.%m. %H:%M} to {OUTAGE[1]:%d.%m. %H:%M}"
     )
 
 

@@ -16,7 +16,13 @@ from lims_platform.assets.door import Door
 from lims_platform.contracts.source import LAB_RESULTS
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.settings import Settings, settings
-from lims_platform_tests.servers import mariadb_database, mariadb_server, postgres_database, postgres_execute, postgres_server
+from lims_platform_tests.servers import (
+    mariadb_database,
+    mariadb_server,
+    postgres_database,
+    postgres_execute,
+    postgres_server,
+)
 
 __all__ = ["mariadb_database", "mariadb_server", "postgres_database", "postgres_server"]
 

@@ -1,6 +1,7 @@
 """The laboratory's clock: day ends and window openings, over both clock changes."""
 
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_last_opening_is_an_opening_and_none_lies_between(
 @given(st.sets(DAYS, max_size=30))
 def test_spans_cover_exactly_their_days_and_survive_as_text(days: set[date]) -> None:
     found = spans(days)
-    assert all(b[0] - a[1] > timedelta(days=1) for a, b in zip(found, found[1:], strict=False))
+    assert all(b[0] - a[1] > timedelta(days=1) for a, b in pairwise(found))
     assert days_of_text(spans_text(days)) == sorted(days)
 
 
