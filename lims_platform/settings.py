@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     watch_days: int = Field(14, ge=1, description="Days the source is watched for late, amended and moved rows")
     watch_minutes: int = Field(15, ge=1, description="Minutes between two looks at the source")
     bronze_max_age_hours: float = Field(2, gt=0, description="Bronze older than this is not fresh")
+    stalled_after_hours: float = Field(1, gt=0, description="A reading without any event for so long lost its process")
     transient_retries: int = Field(4, ge=0, description="How often a step is tried again after passing trouble")
     transient_wait_seconds: float = Field(30, gt=0, description="First pause before trying again; doubles each time")
     transient_wait_max_seconds: float = Field(900, gt=0, description="No pause is longer")

@@ -168,6 +168,11 @@ def late_changes(zone: ZoneInfo, days_back: int) -> Condition:
     return (done_before & changed & inputs_complete(zone, days_back) & _not_running()).with_label("late_changes")
 
 
-def follows_inputs() -> Condition:
-    """A report without days is redrawn after any of its inputs was written, once no run is writing them."""
-    return (Condition.any_deps_updated().since_last_handled() & _not_running()).with_label("follows_inputs")
+def follows_inputs(besides: dg.AssetSelection) -> Condition:
+    """A report without days is redrawn after any of its inputs was written, once no run is writing them.
+
+    ``besides``: inputs that are written too often to redraw a report for; what they hold is shown the next time.
+    """
+    updated = Condition.any_deps_updated().ignore(besides).since_last_handled()
+    still = ~Condition.any_deps_in_progress().ignore(besides) & ~Condition.in_progress()
+    return (updated & still).with_label("follows_inputs")

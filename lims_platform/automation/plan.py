@@ -75,7 +75,13 @@ def _steps() -> list[Step]:
             "A new challenger from Sunday 03:00, when the features of every day so far are complete and checked.",
         ),
         Step("overview_daily_0500", overview, _daily("05:00"), "The laboratory's plots, once a day from 05:00."),
-        Step("reports_follow", reports, follows_inputs(), "Workbook, drift page and catalogue, after their inputs changed."),
+        Step(
+            "reports_follow",
+            reports,
+            # alerts are written every ten minutes; the catalogue shows them with the next reading
+            follows_inputs(besides=dg.AssetSelection.groups("alerts")),
+            "Workbook, drift page and catalogue, after their inputs changed.",
+        ),
     ]
 
 

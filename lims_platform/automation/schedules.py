@@ -7,7 +7,7 @@ which the clock only opens a window for (``plan``): they wait for data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 
@@ -16,7 +16,7 @@ from lims_platform.automation.freshness import freshness_schedule
 from lims_platform.automation.jobs import ingest_hourly
 from lims_platform.automation.plan import SCHEDULE_STATUS
 from lims_platform.automation.windows import day_end, last_days
-from lims_platform.automation.written import UNFINISHED, last_written, span_request
+from lims_platform.automation.written import last_written, span_request, unfinished_runs
 from lims_platform.contracts.tables import TABLES
 from lims_platform.partitions import spans
 from lims_platform.settings import settings
@@ -56,9 +56,10 @@ def days_to_read(instance: dg.DagsterInstance, tick: datetime, keys: Sequence[dg
 def ingest_hourly_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Of ticks missed in an outage Dagster evaluates the last one; it asks for every day left unfinished."""
     tick = context.scheduled_execution_time
-    running = context.instance.get_runs(dg.RunsFilter(job_name=ingest_hourly.name, statuses=UNFINISHED), limit=1)
+    silent_since = tick - timedelta(hours=settings().stalled_after_hours)
+    running = unfinished_runs(context.instance, ingest_hourly.name, silent_since)
     if running:
-        return dg.SkipReason(f"run {running[0].run_id} is still reading; the next tick asks again")
+        return dg.SkipReason(f"run {running[0]} is still reading; the next tick asks again")
     days = days_to_read(context.instance, tick, READ_TABLES)
     if not days:
         return dg.SkipReason(f"LIMS_START_DATE={settings().first_day} lies in the future")

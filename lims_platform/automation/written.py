@@ -68,6 +68,20 @@ def checks_passed(instance: dg.DagsterInstance, run_id: str, wanted: Iterable[dg
     return all(passed.get(key, False) for key in wanted)
 
 
+def unfinished_runs(instance: dg.DagsterInstance, job_name: str, silent_since: datetime) -> list[str]:
+    """Ids of a job's runs that are waiting or working.
+
+    A started run without any event after ``silent_since`` lost its process (kill -9, power cut): it holds nothing.
+    """
+    found = []
+    for run in instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=UNFINISHED)):
+        events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        waits = run.status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+        if waits or (events and datetime.fromtimestamp(events[0].timestamp, UTC) > silent_since):
+            found.append(run.run_id)
+    return found
+
+
 def span_request(first: date, last: date, run_key: str, assets: list[dg.AssetKey] | None = None) -> dg.RunRequest:
     """One run over the days ``first`` to ``last``, of a job's whole selection or of ``assets`` only."""
     if first == last:

@@ -24,6 +24,9 @@ def lines(defs: dg.Definitions) -> list[str]:
         blocking = "blocking" if graph.get(check).blocking else "warning"
         found.append(f"check {check.asset_key.to_user_string()} {check.name} ({blocking})")
     for job in defs.jobs or []:
+        if isinstance(job, dg.JobDefinition):
+            found.append(f"job {job.name}: ops {' '.join(sorted(node.name for node in job.nodes))}")
+            continue
         keys = sorted(key.to_user_string() for key in job.selection.resolve(graph))
         found.append(f"job {job.name}: {' '.join(keys)}")
     found += [f"schedule {s.name}: {s.cron_schedule} starts {s.job_name}" for s in defs.schedules or []]

@@ -107,10 +107,15 @@ def test_the_tick_asks_for_one_run_per_span_with_a_key_of_its_own(instance: dg.D
     assert both.tags["dagster/asset_partition_range_end"] == "2026-03-20"
 
 
-def test_no_second_reading_while_one_runs(instance: dg.DagsterInstance) -> None:
-    run = create_run_for_test(instance, job_name="ingest_hourly", status=dg.DagsterRunStatus.STARTED)
+def test_no_second_reading_while_one_runs_but_a_dead_one_holds_nothing(instance: dg.DagsterInstance) -> None:
+    with freeze_time(at("2026-03-20T00:10").astimezone(UTC)):
+        run = create_run_for_test(instance, job_name="ingest_hourly", status=dg.DagsterRunStatus.STARTED)
+        instance.report_engine_event("a step works", run)
     said = tick(instance, "2026-03-20T01:00")
     assert isinstance(said, str) and run.run_id in said
+    assert isinstance(tick(instance, "2026-03-20T02:00"), list), "nothing was heard of it for more than an hour"
+    waiting = create_run_for_test(instance, job_name="ingest_hourly", status=dg.DagsterRunStatus.NOT_STARTED)
+    assert waiting.run_id in str(tick(instance, "2026-03-20T02:00")), "the queue may be long"
 
 
 def test_a_first_day_in_the_future_is_said(instance: dg.DagsterInstance) -> None:
