@@ -1,6 +1,6 @@
 """A fortnight of automation under a moved clock: everything fires when it should and never else, the outage is caught up.
 
-The simulation is ``benchmarks/fortnight.py``, in a process of its own because its laboratory is set by the environment.
+The simulation runs in a process of its own, because its laboratory is set by the environment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -41,7 +41,7 @@ def at(run: dict[str, Any]) -> datetime:
 
 
 def runs(log: dict[str, list[dict[str, Any]]], kind: str, by: str | None = None) -> list[dict[str, Any]]:
-    return [run for run in log["runs"] if run["kind"] == kind and (by is None or run["by"] == by)]
+    return [run for run in log["runs"] if kind in run["kinds"] and (by is None or run["by"] == by)]
 
 
 def covered(of: Iterable[dict[str, Any]]) -> Counter[date]:
@@ -99,7 +99,7 @@ def test_scoring_waited_for_features_that_broke_their_contract(fortnight: dict[s
 
 def test_a_failed_run_is_not_repeated_by_itself(fortnight: dict[str, list[dict[str, Any]]]) -> None:
     (failed,) = [run for run in fortnight["runs"] if run["outcome"] == "failed"]
-    assert failed["kind"] == "drift" and failed["first"] == "2026-03-29"
+    assert failed["kinds"] == ["drift"] and failed["first"] == "2026-03-29"
     again = next(run for run in runs(fortnight, "person") if "gold/drift_report" in run["assets"])
     assert again["outcome"] == "success" and at(again) - at(failed) > timedelta(hours=7)
 
@@ -154,5 +154,9 @@ def test_every_schedule_and_sensor_looked_every_hour(fortnight: dict[str, list[d
         "moved_rows",
     }
     hours = 14 * 24 - 1 - 30
-    assert all(hours - 1 <= number <= hours + 1 for number in looks.values()), looks
-    assert max(datetime.fromisoformat(tick["at"]) for tick in fortnight["ticks"]) > datetime(2026, 4, 2, 20, tzinfo=UTC)
+    assert looks["freshness_schedule"] == hours
+    assert looks["ingest_hourly_schedule"] == hours + 1, "the last tick missed in the outage is made up for"
+    last_day = datetime(2026, 4, 2, tzinfo=ZONE)
+    for name in ("data_starts", "source_changes", "moved_rows"):  # Dagster forgets sensor ticks that did nothing
+        moments = [datetime.fromisoformat(tick["at"]) for tick in fortnight["ticks"] if tick["name"] == name]
+        assert sum(moment >= last_day for moment in moments) == 24, name
