@@ -19,10 +19,14 @@ from lims_platform.assets.scores import SCORE_ASSETS
 from lims_platform.assets.silver import SILVER_ASSETS
 from lims_platform.automation.alerts import ALERT_JOBS, ALERT_SCHEDULES, ALERT_SENSORS
 from lims_platform.automation.checks import CHECKS
+from lims_platform.automation.demo import DEMO_JOBS
+from lims_platform.automation.freshness import freshness, freshness_job
 from lims_platform.automation.jobs import JOBS
 from lims_platform.automation.operations import OPERATIONS_JOBS, OPERATIONS_SCHEDULES, OPERATIONS_SENSORS
+from lims_platform.automation.plan import with_conditions
 from lims_platform.automation.progress import progress_logger
 from lims_platform.automation.schedules import SCHEDULES
+from lims_platform.automation.sensors import SENSORS
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.io_manager import DeltaIOManager
 from lims_platform.lakehouse.lake import Lake
@@ -71,21 +75,23 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         LAKE_IO: DeltaIOManager(Lake(settings().lake_dir), TABLES),
     }
     return dg.Definitions(
-        assets=[
-            *BRONZE_ASSETS,
-            *SILVER_ASSETS,
-            *GOLD_ASSETS,
-            *MODEL_ASSETS,
-            *SCORE_ASSETS,
-            *MONITORING_ASSETS,
-            *REPORT_ASSETS,
-            *ALERT_ASSETS,
-            *OPERATIONS_ASSETS,
-        ],
-        asset_checks=CHECKS,
-        jobs=[*JOBS, *ALERT_JOBS, *OPERATIONS_JOBS],
+        assets=with_conditions(
+            [
+                *BRONZE_ASSETS,
+                *SILVER_ASSETS,
+                *GOLD_ASSETS,
+                *MODEL_ASSETS,
+                *SCORE_ASSETS,
+                *MONITORING_ASSETS,
+                *REPORT_ASSETS,
+                *ALERT_ASSETS,
+                *OPERATIONS_ASSETS,
+            ]
+        ),
+        asset_checks=[*CHECKS, freshness],
+        jobs=[*JOBS, freshness_job, *DEMO_JOBS, *ALERT_JOBS, *OPERATIONS_JOBS],
         schedules=[*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES],
-        sensors=[*ALERT_SENSORS, *OPERATIONS_SENSORS],
+        sensors=[*SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS],
         resources=resources | overrides,
         executor=dg.in_process_executor,
         loggers={"console": progress_logger},

@@ -5,7 +5,8 @@ Here: the laboratory's daily calendar and the trailing windows features look bac
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterable
+from datetime import date, timedelta
 
 import dagster as dg
 
@@ -48,3 +49,29 @@ def run_days(tags: dict[str, str]) -> tuple[date, date]:
     first, last = partition_bounds()
     start, end = tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
     return (date.fromisoformat(start) if start else first), (date.fromisoformat(end) if end else last)
+
+
+def spans(days: Iterable[date]) -> list[tuple[date, date]]:
+    """Days as runs of consecutive ones, each (first, last), in order."""
+    found: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if found and day - found[-1][1] == timedelta(days=1):
+            found[-1] = (found[-1][0], day)
+        else:
+            found.append((day, day))
+    return found
+
+
+def spans_text(days: Iterable[date]) -> str:
+    """Days as short text, ``2026-03-01, 2026-03-05/2026-03-08``: metadata is copied to every day's event."""
+    return ", ".join(str(first) if first == last else f"{first}/{last}" for first, last in spans(days))
+
+
+def days_of_text(text: str) -> list[date]:
+    """The days ``spans_text`` wrote."""
+    days: list[date] = []
+    for part in filter(None, text.split(", ")):
+        first, _, last = part.partition("/")
+        start, end = date.fromisoformat(first), date.fromisoformat(last or first)
+        days += [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
+    return days

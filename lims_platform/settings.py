@@ -24,6 +24,9 @@ FIRST_DAY_FILE = Path("demo") / "first_day"
 class SettingsError(ValueError):
     """A setting has a value the platform cannot use; the message is one line naming the variable."""
 
+    transient = False
+    advice = "Set the named environment variable and run again."
+
 
 class Settings(BaseSettings):
     """What an operator sets. Paths are absolute after loading; days are calendar days in ``timezone``."""
@@ -72,6 +75,14 @@ class Settings(BaseSettings):
     reconcile_weekly_days: int = Field(90, ge=1, description="Days the weekly reconciliation compares with the source")
     keep_versions_days: int = Field(30, ge=7, description="Older versions of the tables are vacuumed")
     keep_runs_days: int = Field(90, ge=1, description="Older runs are pruned, unless a table's newest state is theirs")
+    catch_up_days: int = Field(7, ge=1, description="Missed days are caught up this far back; older ones a person asks for")
+    watch_days: int = Field(14, ge=1, description="Days the source is watched for late, amended and moved rows")
+    watch_minutes: int = Field(15, ge=1, description="Minutes between two looks at the source")
+    bronze_max_age_hours: float = Field(2, gt=0, description="Bronze older than this is not fresh")
+    stalled_after_hours: float = Field(1, gt=0, description="A reading without any event for so long lost its process")
+    transient_retries: int = Field(4, ge=0, description="How often a step is tried again after passing trouble")
+    transient_wait_seconds: float = Field(30, gt=0, description="First pause before trying again; doubles each time")
+    transient_wait_max_seconds: float = Field(900, gt=0, description="No pause is longer")
     demo_devices: int = Field(40, ge=2, description="Analysers of the demo laboratory")
     demo_seed: int = Field(7, ge=0, description="Seed of the demo laboratory")
     demo_results_per_day: int = Field(1600, ge=10, description="Results a day of the demo laboratory")

@@ -11,8 +11,9 @@ from lims_platform.assets.common import table_asset
 from lims_platform.assets.door import Door, Intake
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.source import SOURCE_TABLES, SourceTable
+from lims_platform.failures import typed_failures
 from lims_platform.lakehouse.history import CONFIRM_TAG, COUNTS
-from lims_platform.partitions import run_days
+from lims_platform.partitions import run_days, spans_text
 
 
 def conservation_check(table_name: str) -> dg.AssetCheckSpec:
@@ -52,12 +53,13 @@ def bronze_asset(source: SourceTable) -> dg.AssetsDefinition:
     def ingest(context: dg.AssetExecutionContext, door: dg.ResourceParam[Door]) -> dg.MaterializeResult:
         first, last = run_days(dict(context.run.tags))
         confirmed = context.run.tags.get(CONFIRM_TAG) == "true"
-        intake = door.ingest(source, first, last, context.run_id, confirmed, context.log.info)
+        with typed_failures(f"bronze/{table.name}", context.retry_number, context.log.warning):
+            intake = door.ingest(source, first, last, context.run_id, confirmed, context.log.info)
         metadata: dict[str, Any] = {name: intake.count(name) for name in COUNTS} | {"chunks": len(intake.results)}
         metadata["dagster/row_count"] = int(intake.conservation()["live"].sum())
         metadata["delta_version"] = intake.version if intake.version is not None else "unchanged"
         if intake.other_days:
-            metadata["other_days_touched"] = ", ".join(str(day) for day in sorted(intake.other_days)[:50])
+            metadata["other_days_touched"] = spans_text(intake.other_days)
         return dg.MaterializeResult(metadata=metadata, check_results=[conservation_result(intake)])
 
     return ingest

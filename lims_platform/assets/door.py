@@ -59,9 +59,9 @@ class Intake:
 
 def demo_sources(settings: Settings) -> dict[str, object]:
     """The embedded demo laboratory as a sources.yaml would describe it."""
-    tables = {
-        name: {"table": name} for name in ("lab_results", "device_logs", "quality_control", "batch_results", "devices")
-    }
+    names = ("lab_results", "device_logs", "quality_control", "batch_results", "devices")
+    tables = {name: {"table": name} for name in names}
+    tables["lab_results"]["change_cursor"] = "updated_at"
     return {
         "sources": {
             "demo_lims": {

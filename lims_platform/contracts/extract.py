@@ -59,6 +59,8 @@ class SourceError(RuntimeError):
     ``transient`` is true where trying again can help (connection lost, time-out), false where it cannot (missing column).
     """
 
+    advice = "Check the source named above and its entry in sources.yaml (docs/sources.md), then run again."
+
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient

@@ -47,6 +47,9 @@ COUNTS = ("source_rows", "collapsed", "inserts", "updates", "deletes", "conflict
 class VanishedRowsError(RuntimeError):
     """More of a day's rows vanished from the source than the laboratory accepts unasked; nothing was written."""
 
+    transient = False
+    advice = "Compare the days with the LIMS before confirming anything."
+
 
 @dataclass(frozen=True)
 class HistoryPolicy:

@@ -17,6 +17,7 @@ import polars as pl
 from deltalake.exceptions import CommitFailedError
 
 from lims_platform.contracts.base import Table
+from lims_platform.failures import typed_failures
 from lims_platform.lakehouse.lake import COMMIT_ATTEMPTS, Lake
 
 #: Seconds a step waits before it starts again, drawn at random so that two runs do not march in step.
@@ -55,10 +56,11 @@ class DeltaIOManager(dg.IOManager):
         first, last = _days(context)
         reads = self._reads.pop((context.run_id, context.step_key), {})
         started = time.monotonic()
-        try:
-            version = self._lake.replace(table, obj.lazy(), first, last)
-        except CommitFailedError as error:
-            raise _again(context, f"{table.path} was written by another run") from error
+        with typed_failures(table.path, context.step_context.previous_attempt_count, context.log.warning):
+            try:
+                version = self._lake.replace(table, obj.lazy(), first, last)
+            except CommitFailedError as error:
+                raise _again(context, f"{table.path} was written by another run") from error
         moved = [read.table.path for read in reads.values() if self._has_moved(read)]
         if moved:
             raise _again(context, f"{', '.join(moved)} changed while {table.path} was computed")

@@ -28,6 +28,9 @@ COMMIT_ATTEMPTS = 5
 class ContractError(ValueError):
     """A frame does not have its table's columns or dtypes; the message names the table and each column."""
 
+    transient = False
+    advice = "The table and its contract differ: a defect, or an upgrade half done. Call who maintains the platform."
+
 
 class LakeWriteError(RuntimeError):
     """The lake could not take a write (full disk, read-only, rows outside their range); nothing of it is visible."""

@@ -21,6 +21,9 @@ _LINE = "__line__"
 class ReferenceTableError(ValueError):
     """A reference file is missing, unreadable, or holds a cell its schema does not allow."""
 
+    transient = False
+    advice = "Mend the named line of the reference table and run again."
+
 
 def load_reference(folder: Path, extra_loinc_maps: Sequence[Path] = ()) -> Reference:
     """Every reference table of ``folder``, checked, with the digest of the bytes read.

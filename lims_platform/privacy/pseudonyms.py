@@ -33,6 +33,9 @@ _BLOCK = 64
 class KeyFileError(RuntimeError):
     """The pseudonym key cannot be used; the message is one line naming the file and what to do."""
 
+    transient = False
+    advice = "Without its key nothing is read: check LIMS_PSEUDONYM_KEY_FILE, then run again."
+
 
 def _derive(key: bytes, info: bytes) -> bytes:
     """A subkey by HKDF-SHA-256 (RFC 5869), no salt."""

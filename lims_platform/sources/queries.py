@@ -175,6 +175,34 @@ class Query:
         counted = f"SELECT lims_day, COUNT(*) AS {COUNT} FROM ({inner}) d GROUP BY lims_day"
         return counted if self.dialect.typed else f"SELECT '' AS lims_day, 0 AS {COUNT} UNION ALL {counted}"
 
+    def marks(self, window: DayWindow) -> str | None:
+        """Per day of the window: rows, and the newest change cursor if there is one. None where days cannot be cut."""
+        return self._marked(self.between(window.first, window.last)) if self.ranged else None
+
+    def marks_since(self, newest: str) -> str | None:
+        """The same for rows of any day whose change cursor is greater; ``newest`` as the source itself wrote it."""
+        cursor = self._cursor()
+        if cursor is None or not self.ranged:
+            return None
+        left = self.dialect.comparable(self.column(cursor), self.kinds[cursor])
+        return self._marked(f"{left} > {self.dialect.string(newest)}")
+
+    def _cursor(self) -> str | None:
+        name = self.layout.entry.change_cursor
+        return name if name in self.layout.offered else None
+
+    def _marked(self, condition: str) -> str:
+        event, cursor = self.layout.event_time or "", self._cursor()
+        day = self.dialect.day(self.column(event), self.kinds[event])
+        newest = "''"
+        if cursor is not None:
+            left = self.dialect.comparable(self.column(cursor), self.kinds[cursor])
+            newest = f"COALESCE({self.dialect.text(f'MAX({left})')}, '')"
+        return (
+            f"SELECT {self.dialect.text('COUNT(*)')} AS lims_rows, {newest} AS lims_newest, {day} AS lims_day "
+            f"FROM {self.relation} WHERE {condition} GROUP BY {day}"
+        )
+
     def total(self) -> str:
         """Rows of the whole table."""
         return f"SELECT COUNT(*) AS {COUNT} FROM {self.relation}"

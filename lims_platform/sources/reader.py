@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 
 import polars as pl
 
 from lims_platform.contracts.extract import DayWindow, Extract, SourceError
 from lims_platform.contracts.source import SourceTable
+from lims_platform.sources.changes import Marks
 from lims_platform.sources.config import SourceConfig, SourcesConfig
 from lims_platform.sources.fhir.source import FhirSource
 from lims_platform.sources.files import FileSource
@@ -129,6 +131,24 @@ class Sources:
             for reader in self._having(table)
         ]
         return pl.concat(frames)
+
+    def look(self, table: SourceTable, window: DayWindow, before: dict[str, Marks]) -> tuple[dict[str, Marks], set[date]]:
+        """A cheap look at what changed: marks by source, and the days that differ from the look ``before``.
+
+        Args:
+            table: a table with an event time.
+            window: days watched; with a change cursor, rows changed since ``before`` are found on older days too.
+            before: marks of the last look by source; a source that is absent from it counts as changed on every day.
+
+        Raises:
+            SourceError: see its ``transient``.
+        """
+        marks: dict[str, Marks] = {}
+        days: set[date] = set()
+        for reader in self._having(table):
+            marks[reader.name], touched = reader.look(table, window, before.get(reader.name))
+            days |= touched
+        return marks, days
 
     def identifiers(self, table: SourceTable) -> dict[str, set[str]]:
         """Raw identifiers per domain over all sources of the table; empty where nothing identifies. Never write them."""

@@ -1,0 +1,90 @@
+"""When each day of a table was last written and by which run, as Dagster's event log knows it.
+
+Here: questions to the event log that schedules, conditions, sensors and freshness checks share. Not here: decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Literal
+
+import dagster as dg
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+
+#: Runs that hold or will hold their days: a second run over them would do the same work again.
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The last materialisation of an asset, or of one of its days."""
+
+    at: datetime
+    run_id: str
+
+
+def last_written(instance: dg.DagsterInstance, key: dg.AssetKey, days: Collection[date]) -> dict[date, Written]:
+    """The last materialisation of each of ``days`` of a daily asset; a day never written is absent."""
+    kind: Literal[dg.DagsterEventType.ASSET_MATERIALIZATION] = dg.DagsterEventType.ASSET_MATERIALIZATION
+    partitions = {day.isoformat() for day in days}
+    if not partitions:
+        return {}
+    ids = instance.get_latest_storage_id_by_partition(key, kind, partitions)
+    if not ids:
+        return {}
+    records = instance.get_asset_event_summary_records(kind, asset_key=key, storage_ids=list(ids.values()), limit=len(ids))
+    by_id = {
+        record.storage_id: Written(datetime.fromtimestamp(record.timestamp, UTC), record.run_id or "") for record in records
+    }
+    return {date.fromisoformat(partition): by_id[i] for partition, i in ids.items() if i in by_id}
+
+
+def last_written_whole(instance: dg.DagsterInstance, key: dg.AssetKey) -> Written | None:
+    """The last materialisation of an asset without days."""
+    event = instance.get_latest_materialization_event(key)
+    return None if event is None else Written(datetime.fromtimestamp(event.timestamp, UTC), event.run_id)
+
+
+def checks_passed(instance: dg.DagsterInstance, run_id: str, wanted: Iterable[dg.AssetCheckKey]) -> bool:
+    """Whether the run evaluated every check of ``wanted`` and each passed (the last evaluation counts)."""
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    passed: dict[dg.AssetCheckKey, bool] = {}
+    for record in instance.get_records_for_run(run_id, of_type=kind).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None:
+            evaluation = event.asset_check_evaluation_data
+            passed[dg.AssetCheckKey(evaluation.asset_key, evaluation.check_name)] = evaluation.passed
+    return all(passed.get(key, False) for key in wanted)
+
+
+def unfinished_runs(instance: dg.DagsterInstance, job_name: str, silent_since: datetime) -> list[str]:
+    """Ids of a job's runs that are waiting or working.
+
+    A started run without any event after ``silent_since`` lost its process (kill -9, power cut): it holds nothing.
+    """
+    found = []
+    for run in instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=UNFINISHED)):
+        events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        waits = run.status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+        if waits or (events and datetime.fromtimestamp(events[0].timestamp, UTC) > silent_since):
+            found.append(run.run_id)
+    return found
+
+
+def span_request(first: date, last: date, run_key: str, assets: list[dg.AssetKey] | None = None) -> dg.RunRequest:
+    """One run over the days ``first`` to ``last``, of a job's whole selection or of ``assets`` only."""
+    if first == last:
+        return dg.RunRequest(run_key=run_key, partition_key=first.isoformat(), asset_selection=assets)
+    tags = {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+    return dg.RunRequest(run_key=run_key, tags=tags, asset_selection=assets)
