@@ -10,13 +10,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC as UTC_ZONE
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
 
 from lims_platform.contracts.extract import EXTRACT_COLUMNS, DayWindow, Extract, SourceError
 from lims_platform.contracts.source import UTC, SourceTable
+from lims_platform.sources.changes import Marks, look_at_files
 from lims_platform.sources.config import SourceConfig
 from lims_platform.sources.conform import Layout, conform, empty, match_key
 
@@ -123,6 +124,10 @@ class VersionedSource(ABC):
         """Current rows per day of the window."""
         days = self._versions(table).filter("_current").group_by(event_date="_day").agg(rows=pl.len().cast(pl.Int64))
         return days.filter(pl.col("event_date").is_between(window.first, window.last)).sort("event_date")
+
+    def look(self, table: SourceTable, window: DayWindow, before: Marks | None) -> tuple[Marks, set[date]]:
+        """See ``Sources.look`` and ``look_at_files``."""
+        return look_at_files(self._files(table), lambda: self.fetch(table, window).frame, window, before)
 
     def identifiers(self, table: SourceTable) -> dict[str, set[str]]:
         """Different raw identifiers per domain, of every version."""
