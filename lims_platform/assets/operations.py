@@ -29,7 +29,7 @@ class ReconcileConfig(dg.Config):
 
 @dg.asset(
     key=asset_key("reconciliation_report"),
-    group_name="monitoring",
+    group_name="keeping",
     description="Every source table's last days against bronze, by counts and digests; differences repaired and told.",
     kinds={"deltalake", "polars"},
     owners=[OWNERS["bronze"]],

@@ -64,9 +64,9 @@ def _steps() -> list[Step]:
         ),
         Step(
             "drift_daily_0400",
-            Keys(["gold", "drift_report"]),
+            dg.AssetSelection.groups("monitoring"),
             _daily("04:00"),
-            "Yesterday's drift report, from 04:00, when results and features are complete and checked.",
+            "Yesterday's drift report, from 04:00, when results, features and scores are complete and checked.",
         ),
         Step(
             "training_sunday_0300",

@@ -7,7 +7,8 @@ one. A row amended without a trace in its cursor is found by the nightly compari
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -23,7 +24,7 @@ class Marks:
 
     days: ISO day to a short text that changes when the day's rows do, for the days of the window that have rows.
     newest: greatest change cursor ever seen, as the source writes it; empty without a cursor.
-    listing: files with size and time; empty for a database.
+    listing: digest of the files' names (which may name a patient), sizes and times; empty for a database.
     """
 
     days: dict[str, str] = field(default_factory=dict)
@@ -51,17 +52,21 @@ def touched_days(before: Marks | None, after: Marks, window: DayWindow) -> set[d
     return {day for day in days if before.days.get(day.isoformat()) != after.days.get(day.isoformat())}
 
 
-def listing_of(files: Iterable[Path]) -> str:
-    """The files with size and time, as a look keeps them."""
-    stats = [(path, path.stat()) for path in files]
-    return "\n".join(f"{path.name} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
+def look_at_files(
+    files: Sequence[Path], fetch: Callable[[], pl.DataFrame], window: DayWindow, before: Marks | None
+) -> tuple[Marks, set[date]]:
+    """A look at a folder: while no file's name, size or time changed nothing is read; else the window's rows are hashed.
 
-
-def days_of(rows: pl.DataFrame, day: str) -> dict[str, str]:
-    """Marks of days by the rows themselves: how many there are and the sum of their hashes; rows without a day are left out.
-
-    polars' hash may change with its version: then every day is read once more, which changes nothing.
+    ``fetch`` gives the window's rows with their ``event_date``.
     """
-    hashed = rows.drop_nulls(day).select(day, digest=pl.struct(pl.exclude(day)).hash())
-    counted = hashed.group_by(day).agg(rows=pl.len(), digest=pl.col("digest").sum())
-    return {str(when): f"{n} {digest:x}" for when, n, digest in counted.iter_rows()}
+    stats = [(path.name, path.stat()) for path in files]
+    listed = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    listing = hashlib.sha256(f"{window.first} {window.last}\n{listed}".encode()).hexdigest()
+    if before is not None and listing == before.listing:
+        return before, set()
+    rows = fetch().drop_nulls("event_date")
+    # polars' hash may change with its version: then every day is read once more, which changes nothing
+    hashed = rows.select("event_date", digest=pl.struct(pl.exclude("event_date")).hash())
+    days = hashed.group_by("event_date").agg(rows=pl.len(), digest=pl.col("digest").sum())
+    after = Marks({str(day): f"{n} {digest:x}" for day, n, digest in days.iter_rows()}, listing=listing)
+    return after, touched_days(before, after, window)

@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 
 from lims_platform.contracts.extract import DayWindow, Extract, SourceError
 from lims_platform.contracts.source import SourceTable
-from lims_platform.sources.changes import Marks, days_of, listing_of, touched_days
+from lims_platform.sources.changes import Marks, look_at_files
 from lims_platform.sources.config import SourceConfig, TableConfig, redacted
 from lims_platform.sources.conform import Layout, conform, empty, keyed, match_columns
 from lims_platform.sources.times import day_start, day_start_utc
@@ -207,12 +207,8 @@ class FileSource:
         return counted.filter(inside).group_by("event_date").agg(pl.col("rows").sum()).sort("event_date")
 
     def look(self, table: SourceTable, window: DayWindow, before: Marks | None) -> tuple[Marks, set[date]]:
-        """See ``Sources.look``: while no file's size or time changed nothing is read; else the window's rows are hashed."""
-        listing = listing_of(self._files(table))
-        if before is not None and listing == before.listing and str(window.last) in before.days:
-            return before, set()
-        after = Marks(days_of(self.fetch(table, window).frame, "event_date"), listing=listing)
-        return after, touched_days(before, after, window)
+        """See ``Sources.look`` and ``look_at_files``."""
+        return look_at_files(self._files(table), lambda: self.fetch(table, window).frame, window, before)
 
     def _event(self, table: SourceTable) -> str | None:
         return self.settings.tables[table.name].event_time or table.event_time

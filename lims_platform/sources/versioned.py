@@ -17,7 +17,7 @@ import polars as pl
 
 from lims_platform.contracts.extract import EXTRACT_COLUMNS, DayWindow, Extract, SourceError
 from lims_platform.contracts.source import UTC, SourceTable
-from lims_platform.sources.changes import Marks, days_of, listing_of
+from lims_platform.sources.changes import Marks, look_at_files
 from lims_platform.sources.config import SourceConfig
 from lims_platform.sources.conform import Layout, conform, empty, match_key
 
@@ -126,15 +126,8 @@ class VersionedSource(ABC):
         return days.filter(pl.col("event_date").is_between(window.first, window.last)).sort("event_date")
 
     def look(self, table: SourceTable, window: DayWindow, before: Marks | None) -> tuple[Marks, set[date]]:
-        """See ``Sources.look``: while no file's size or time changed nothing is read; else days of any age are compared."""
-        listing = listing_of(self._files(table))
-        if before is not None and listing == before.listing:
-            return before, set()
-        after = Marks(days_of(self._versions(table).filter("_current").drop("_current"), "_day"), listing=listing)
-        known = before.days if before is not None else {}
-        changed = {day for day in known.keys() | after.days.keys() if known.get(day) != after.days.get(day)}
-        dates = {date.fromisoformat(day) for day in changed}
-        return after, {day for day in dates if window.partitions_first <= day <= window.partitions_last}
+        """See ``Sources.look`` and ``look_at_files``."""
+        return look_at_files(self._files(table), lambda: self.fetch(table, window).frame, window, before)
 
     def identifiers(self, table: SourceTable) -> dict[str, set[str]]:
         """Different raw identifiers per domain, of every version."""
