@@ -112,7 +112,7 @@ class _Series:
 
     ``patients`` is the contrast with the sisters where a device has one, else its own past; ``both`` is the mean of
     patients and controls by precision. ``level`` is the baseline location in the analyte's unit, ``allowable`` the
-    allowable error there, ``robust_sd`` that of the results.
+    allowable error there, ``robust_sd`` the results' own spread.
     """
 
     own: Baseline

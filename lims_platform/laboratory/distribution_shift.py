@@ -9,9 +9,6 @@ blocks of as many days; each past block is compared with the other ones in the s
 distances is what chance alone does. The noise of weeks is mostly one shift of the whole distribution, so a squared
 distance has about one degree of freedom, and its ratio to that mean follows an F distribution with one and as many as
 there are past blocks; with less noise of days than that the p values are too large, never too small.
-
-Values are counted on a grid of relative width 2**-bits: with 11 bits integers up to 4095 are exact and others within
-0.025 %, as fine as laboratory results are written.
 """
 
 from __future__ import annotations
@@ -26,10 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-#: Counts of rows: half the width of Int64 is half the time.
-Counts = NDArray[np.int32]
+from lims_platform.laboratory.value_grid import Counts, Floats, Ints, Segments, grid_codes, grid_values
 
 PSI_BINS = 10
 STATISTICS = ("ks", "wasserstein", "psi")
@@ -61,18 +55,6 @@ class Windows:
 def _added(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Sum of equally shaped arrays, in order."""
     return reduce(np.add, arrays)
-
-
-def grid_codes(values: Floats, bits: int) -> Ints:
-    """A whole number for each value rounded to ``bits`` binary digits after the leading one; ``grid_values`` undoes it."""
-    dropped = np.int64(52 - bits)
-    # adding 0.0 makes -0.0 and 0.0 one value
-    return ((np.asarray(values, dtype=np.float64) + 0.0).view(np.int64) + (np.int64(1) << (dropped - 1))) >> dropped
-
-
-def grid_values(codes: Ints, bits: int) -> Floats:
-    """The values of ``grid_codes``."""
-    return (codes << np.int64(52 - bits)).view(np.float64)
 
 
 def two_samples(reference: Floats, current: Floats, bits: int) -> dict[str, Floats]:
@@ -135,43 +117,12 @@ def _chunks(cells: pl.DataFrame, subjects: int, days: int) -> Iterator[tuple[pl.
         yield part.with_columns(pl.col("subject") - first), last - first + 1
 
 
-class _Segments:
-    """Grid values of several subjects side by side: columns of one subject are a segment. Every subject has one."""
-
-    def __init__(self, subject: Ints, value: Floats, count: int) -> None:
-        self.subject, self.value = subject, value
-        self.start = np.searchsorted(subject, np.arange(count))
-        self.last = np.append(self.start[1:], len(subject)) - 1
-        self.gap = np.append(np.diff(value), 0.0)
-        self.gap[self.last] = 0.0
-
-    def sum(self, cells: NDArray[Any]) -> NDArray[Any]:
-        """Per subject, shape (days, subjects)."""
-        return np.add.reduceat(cells, self.start, axis=1)
-
-    def max(self, cells: NDArray[Any]) -> NDArray[Any]:
-        """Largest per subject, shape (days, subjects)."""
-        return np.maximum.reduceat(cells, self.start, axis=1)
-
-    def cumulative(self, cells: Counts) -> Counts:
-        """Running sum within each subject, from its smallest value on."""
-        total = np.cumsum(cells, axis=1, dtype=np.int32)
-        before = np.where(self.start > 0, total[:, self.start - 1], np.int32(0))
-        total -= before[:, self.subject]
-        return total
-
-    def quantile(self, cumulative: Counts, size: Counts, share: float) -> Ints:
-        """Column of the first value whose cumulated count reaches ``share`` of ``size``; shape (days, subjects)."""
-        short = cumulative < share * size[:, self.subject]
-        return np.minimum(self.start + self.sum(short.astype(np.int64)), self.last)
-
-
 def _chunk(cells: pl.DataFrame, subjects: int, ends: Ints, windows: Windows, statistics: Sequence[str]) -> dict[str, Floats]:
     grid = pl.concat(
         [cells.select("subject", "value"), pl.DataFrame({"subject": np.arange(subjects), "value": np.zeros(subjects)})]
     ).unique()
     grid = grid.sort("subject", "value").with_row_index("column")
-    segments = _Segments(grid["subject"].to_numpy().astype(np.int64), grid["value"].to_numpy(), subjects)
+    segments = Segments(grid["subject"].to_numpy().astype(np.int64), grid["value"].to_numpy(), subjects)
     placed = cells.join(grid, on=["subject", "value"], how="left")
     numbers, below, above = (
         _window_counts(placed.filter(pl.col("side") == side), grid.height, ends, windows) for side in (0, -1, 1)
@@ -235,7 +186,7 @@ class _Compared:
 
 
 def _distances(
-    segments: _Segments, counts: list[Counts], within: _Compared | None, statistics: Sequence[str]
+    segments: Segments, counts: list[Counts], within: _Compared | None, statistics: Sequence[str]
 ) -> dict[str, Floats]:
     """Statistics of the current window (the first of ``counts``), their p values, sizes and means."""
     cumulated = [segments.cumulative(c) for c in counts]
@@ -298,7 +249,7 @@ def _against_past(values: list[Floats], floor: Floats) -> Floats:
     return np.where(enough, special.fdtrc(1.0, np.maximum(count, 1.0), ratio), np.nan)
 
 
-def _bin_edges(segments: _Segments, past: Counts, size: Counts) -> list[Ints]:
+def _bin_edges(segments: Segments, past: Counts, size: Counts) -> list[Ints]:
     """Columns of the reference's deciles, the last value of each bin but the last."""
     return [segments.quantile(past, size, k / PSI_BINS) for k in range(1, PSI_BINS)]
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import Frame
 from lims_platform.laboratory.device_drift import NO_CONTROLS, device_drift
-from lims_platform.laboratory.distribution_shift import MIN_BLOCKS, Windows, grid_codes, grid_values, shifts
+from lims_platform.laboratory.distribution_shift import MIN_BLOCKS, Windows, shifts
 from lims_platform.laboratory.drift_limits import MAX_HISTORY_DAYS, DriftLimits
+from lims_platform.laboratory.value_grid import grid_codes, grid_values
 
 #: A week of results against eight weeks before; features need two weeks to have enough values.
 RESULT_WINDOWS = Windows(current_days=7, blocks=8)
@@ -29,7 +30,7 @@ UNTESTED_FEATURES = ("device_age_months", "last_failure_days", "as_of_date", "de
 #: Scores whose distribution is watched, of device_risk_scores.
 SCORES = ("failure_probability", "risk_score")
 
-#: Binary digits results are compared with (see ``distribution_shift``); PSI's ten bins need less.
+#: Binary digits results are compared with (see ``value_grid``); PSI's ten bins need less.
 RESULT_BITS, FEATURE_BITS = 11, 6
 
 _CELLS: dict[str, pl.DataType] = {

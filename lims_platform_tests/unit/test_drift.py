@@ -14,8 +14,9 @@ from scipy import stats
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory import drift
-from lims_platform.laboratory.distribution_shift import grid_codes, grid_values, two_samples
+from lims_platform.laboratory.distribution_shift import two_samples
 from lims_platform.laboratory.drift_limits import DriftLimitError, DriftLimits
+from lims_platform.laboratory.value_grid import grid_codes, grid_values
 from lims_platform.lakehouse.reference import load_reference
 
 TODAY = date(2024, 6, 30)
