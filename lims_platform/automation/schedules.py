@@ -1,7 +1,7 @@
 """Schedules: what the clock starts, in the laboratory's time zone (docs/adr/0004).
 
-Here: the hourly reading of the sources, the monthly tuning of patient-based QC, and the demo laboratory that lives on. Not here: gold, scores, drift and training,
-which the clock only opens a window for (``plan``): they wait for data.
+Here: the hourly reading of the sources, the monthly tuning of patient-based QC, and the demo laboratory that lives on. Not
+here: gold, scores, drift and training, which the clock only opens a window for (``plan``): they wait for data.
 """
 
 from __future__ import annotations

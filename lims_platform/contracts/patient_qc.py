@@ -74,7 +74,7 @@ class PatientQcVerification(pa.DataFrameModel):
 
 
 class PatientQc(pa.DataFrameModel):
-    """One row per device, analyte and day: did the run of patients' results leave its limits?"""
+    """One row per device, analyte and day: whether the run of patients' results left its limits."""
 
     as_of_date: pl.Date = column("The day the row speaks of, in the laboratory's calendar; partition column")
     device_id: str = column("The analyser; (none) for results that name none")
