@@ -14,6 +14,7 @@ from lims_platform.assets.gold import GOLD_ASSETS
 from lims_platform.assets.models import MODEL_ASSETS
 from lims_platform.assets.monitoring import MONITORING_ASSETS
 from lims_platform.assets.operations import OPERATIONS_ASSETS
+from lims_platform.assets.patient_qc import PATIENT_QC_ASSETS
 from lims_platform.assets.reports import REPORT_ASSETS
 from lims_platform.assets.scores import SCORE_ASSETS
 from lims_platform.assets.silver import SILVER_ASSETS
@@ -83,6 +84,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
                 *MODEL_ASSETS,
                 *SCORE_ASSETS,
                 *MONITORING_ASSETS,
+                *PATIENT_QC_ASSETS,
                 *REPORT_ASSETS,
                 *ALERT_ASSETS,
                 *OPERATIONS_ASSETS,

@@ -27,6 +27,9 @@ OUTBREAK_HISTORY_DAYS = 800
 #: Days of a baseline for quality and drift statistics.
 BASELINE_DAYS = 60
 
+#: Days a statistic of patient-based QC runs on from before its day.
+PATIENT_QC_DAYS = 28
+
 
 def trailing(days: int) -> dg.TimeWindowPartitionMapping:
     """A day and the ``days`` before it, as far back as the table goes."""

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         ("1-2s", "1-3s", "2-2s", "R-4s", "4-1s", "10x"),
         description="Westgard rules the controls are judged by, commas between",
     )
+    patient_qc_false_alarms: float = Field(
+        0.01, gt=0, lt=1, description="Share of in-control days a device's patient-based QC of an analyte may alarm on"
+    )
+    patient_qc_bias: float = Field(1.0, gt=0, description="Bias patient-based QC is tuned to find, in allowable errors")
+    patient_qc_history_days: int = Field(400, ge=1, description="Days of history patient-based QC is tuned on")
     alert_targets: Path | None = Field(None, description="YAML of channel to Apprise addresses, mode 0600; none: rows only")
     critical_notifications: Path | None = Field(
         None, description="CSV of calls made about critical results: result_id, notified_at (ISO 8601)"

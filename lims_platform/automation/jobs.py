@@ -41,10 +41,15 @@ drift_daily = dg.define_asset_job(
     partitions_def=DAILY,
     description="Yesterday's drift report.",
 )
+tuning_monthly = dg.define_asset_job(
+    "tuning_monthly",
+    selection=dg.AssetSelection.keys(["gold", "patient_qc_settings"], ["gold", "patient_qc_verification"]) | _CATALOG,
+    description="Patient-based QC tuned anew on the days so far, and verified.",
+)
 training_weekly = dg.define_asset_job(
     "training_weekly",
     selection=dg.AssetSelection.groups("models"),
     description="A new challenger; champion if it passes its gates.",
 )
 
-JOBS = [everything, ingest_hourly, features_daily, scoring_daily, drift_daily, training_weekly]
+JOBS = [everything, ingest_hourly, features_daily, scoring_daily, drift_daily, training_weekly, tuning_monthly]

@@ -69,6 +69,12 @@ def _steps() -> list[Step]:
             "Yesterday's drift report, from 04:00, when results, features and scores are complete and checked.",
         ),
         Step(
+            "patient_qc_daily_0400",
+            Keys(["gold", "patient_qc"]),
+            _daily("04:00"),
+            "Yesterday's patient-based QC, from 04:00, when results are complete and checked and settings were tuned.",
+        ),
+        Step(
             "training_sunday_0300",
             dg.AssetSelection.groups("models"),
             once_due(_window("03:00", SUNDAY), settings().catch_up_days),

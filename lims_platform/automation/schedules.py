@@ -1,7 +1,7 @@
 """Schedules: what the clock starts, in the laboratory's time zone (docs/adr/0004).
 
-Here: the hourly reading of the sources, and the demo laboratory that lives on. Not here: gold, scores, drift and training,
-which the clock only opens a window for (``plan``): they wait for data.
+Here: the hourly reading of the sources, the monthly tuning of patient-based QC, and the demo laboratory that lives on. Not
+here: gold, scores, drift and training, which the clock only opens a window for (``plan``): they wait for data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dagster as dg
 
 from lims_platform.automation.demo import DEMO_SCHEDULES
 from lims_platform.automation.freshness import freshness_schedule
-from lims_platform.automation.jobs import ingest_hourly
+from lims_platform.automation.jobs import ingest_hourly, tuning_monthly
 from lims_platform.automation.plan import SCHEDULE_STATUS
 from lims_platform.automation.windows import day_end, last_days
 from lims_platform.automation.written import last_written, span_request, unfinished_runs
@@ -66,4 +66,14 @@ def ingest_hourly_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.Run
     return [span_request(first, last, f"{tick.isoformat()} {first}") for first, last in spans(days)]
 
 
-SCHEDULES = [ingest_hourly_schedule, freshness_schedule, *DEMO_SCHEDULES]
+#: Tuned by the clock alone: limits that moved with every day's data could follow a drift.
+tuning_monthly_schedule = dg.ScheduleDefinition(
+    name="tuning_monthly_schedule",
+    job=tuning_monthly,
+    cron_schedule="0 5 1 * *",
+    execution_timezone=settings().timezone,
+    default_status=SCHEDULE_STATUS,
+    description="Patient-based QC tuned anew on the first of the month; the job can be started by hand before.",
+)
+
+SCHEDULES = [ingest_hourly_schedule, tuning_monthly_schedule, freshness_schedule, *DEMO_SCHEDULES]

@@ -14,6 +14,7 @@ import polars as pl
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
 UtcTimes = Annotated[pl.List, pl.Datetime("us", "UTC")]
+Numbers = Annotated[pl.List, pl.Float64]
 
 
 def column(description: str, *, unit: str | None = None, nullable: bool = False, **checks: Any) -> pa.Field:  # type: ignore[valid-type]
