@@ -5,7 +5,7 @@ Here: what an operator may set, its default and its meaning. Not here: data/refe
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,6 +80,13 @@ class Settings(BaseSettings):
     reconcile_weekly_days: int = Field(90, ge=1, description="Days the weekly reconciliation compares with the source")
     keep_versions_days: int = Field(30, ge=7, description="Older versions of the tables are vacuumed")
     keep_runs_days: int = Field(90, ge=1, description="Older runs are pruned, unless a table's newest state is theirs")
+    gold_at: time = Field(time(1), description="From when yesterday's features and marts are made")
+    scoring_at: time = Field(time(2), description="From when yesterday's devices are scored")
+    training_at: time = Field(time(3), description="From when a new challenger is trained, on LIMS_TRAINING_WEEKDAY")
+    training_weekday: int = Field(6, ge=0, le=6, description="Day of training, 0 Monday to 6 Sunday")
+    drift_at: time = Field(time(4), description="From when yesterday's drift report is made")
+    plots_at: time = Field(time(5), description="From when the laboratory's plots are drawn")
+    daily_grace_hours: float = Field(2, gt=0, description="A daily table is not fresh so long after its window opened")
     catch_up_days: int = Field(7, ge=1, description="Missed days are caught up this far back; older ones a person asks for")
     watch_days: int = Field(14, ge=1, description="Days the source is watched for late, amended and moved rows")
     watch_minutes: int = Field(15, ge=1, description="Minutes between two looks at the source")

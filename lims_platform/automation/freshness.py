@@ -17,12 +17,12 @@ from lims_platform.automation.written import Written, last_written
 from lims_platform.contracts.tables import TABLES
 from lims_platform.settings import settings
 
-#: Gold tables by the time at which yesterday must be there: its window and two hours of work.
-DEADLINES: dict[str, time] = {
-    **{name: time(3) for name in ("device_failure_features", "outbreak_risk_features", "quality_anomaly_features")},
-    **{name: time(3) for name in ("westgard_violations", "turnaround_kpis", "data_quality_scorecard")},
-    "device_risk_scores": time(4),
-    "drift_report": time(6),
+#: Daily tables by the setting that says when their window opens; yesterday is due LIMS_DAILY_GRACE_HOURS later.
+OPENS: dict[str, time] = {
+    **dict.fromkeys(("device_failure_features", "outbreak_risk_features", "quality_anomaly_features"), settings().gold_at),
+    **dict.fromkeys(("westgard_violations", "turnaround_kpis", "data_quality_scorecard"), settings().gold_at),
+    "device_risk_scores": settings().scoring_at,
+    "drift_report": settings().drift_at,
 }
 
 
@@ -52,20 +52,22 @@ def bronze_freshness(written: dict[date, Written], at: datetime, first_day: date
     return Freshness(day, age <= limit, words)
 
 
-def daily_freshness(written: dict[date, Written], at: datetime, deadline: time) -> Freshness:
-    """A daily table has, from ``deadline`` on, the day before, written since that day ended."""
-    window = Window(deadline, settings().zone)
-    day = window.last_opening(at).astimezone(settings().zone).date() - timedelta(days=1)
+def daily_freshness(written: dict[date, Written], at: datetime, opens: time) -> Freshness:
+    """A daily table has, some hours after its window opened, the day before, written since that day ended."""
+    zone, grace = settings().zone, timedelta(hours=settings().daily_grace_hours)
+    opened = Window(opens, zone).last_opening(at - grace)
+    day = opened.astimezone(zone).date() - timedelta(days=1)
     if day < settings().first_day:
         return Freshness(day, True, f"{day} lies before the first day")
     there = written.get(day)
-    if there is None or there.at < day_end(day, settings().zone):
-        return Freshness(day, False, f"{day} was due at {deadline:%H:%M} and was not written since it ended")
+    if there is None or there.at < day_end(day, zone):
+        due = (opened + grace).astimezone(zone)
+        return Freshness(day, False, f"{day} was due on {due:%Y-%m-%d %H:%M} and was not written since it ended")
     return Freshness(day, True, f"{day} is there")
 
 
 BRONZE_DAILY = [dg.AssetKey([t.layer, t.name]) for t in TABLES.values() if t.layer == "bronze" and t.partition is not None]
-DAILY_TABLES = {dg.AssetKey([TABLES[name].layer, name]): deadline for name, deadline in DEADLINES.items()}
+DAILY_TABLES = {dg.AssetKey([TABLES[name].layer, name]): opens for name, opens in OPENS.items()}
 
 
 @dg.multi_asset_check(
@@ -80,14 +82,12 @@ def freshness(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckR
     """A red check is an error, never blocking: it says that work is missing, not that work is wrong."""
     at = now()
     today = at.astimezone(settings().zone).date()
-    days = [today - timedelta(days=back) for back in range(3)]
+    days = [today - timedelta(days=back) for back in range(4)]
     for key in sorted(check.asset_key for check in context.selected_asset_check_keys):
         written = last_written(context.instance, key, days)
-        deadline = DAILY_TABLES.get(key)
+        opens = DAILY_TABLES.get(key)
         verdict = (
-            bronze_freshness(written, at, settings().first_day)
-            if deadline is None
-            else daily_freshness(written, at, deadline)
+            bronze_freshness(written, at, settings().first_day) if opens is None else daily_freshness(written, at, opens)
         )
         yield dg.AssetCheckResult(
             asset_key=key,

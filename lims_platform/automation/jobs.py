@@ -1,4 +1,4 @@
-"""Jobs by their names: which assets run together. Here: selections only. Not here: when they run (``schedules``)."""
+"""Jobs by their names: which assets run together. Not here: when they run (``schedules``, ``plan``)."""
 
 from __future__ import annotations
 

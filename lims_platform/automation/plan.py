@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from lims_platform.automation.conditions import follows_inputs, late_changes, once_due
-from lims_platform.automation.windows import SUNDAY, Window
+from lims_platform.automation.windows import Window
 from lims_platform.settings import settings
 
 Keys = dg.AssetSelection.keys
@@ -31,59 +31,56 @@ class Step:
     description: str
 
 
-def _window(at: str, weekday: int | None = None) -> Window:
-    return Window(time.fromisoformat(at), settings().zone, weekday)
-
-
-def _daily(at: str) -> dg.AutomationCondition:
-    return once_due(_window(at), settings().catch_up_days)
-
-
 def _steps() -> list[Step]:
-    late = late_changes(settings().zone, settings().catch_up_days)
+    given = settings()
+    back, zone = given.catch_up_days, given.zone
+
+    def once(at: time, weekday: int | None = None) -> dg.AutomationCondition:
+        return once_due(Window(at, zone, weekday), back)
+
     overview = Keys(["reports", "laboratory_overview"])
-    reports = dg.AssetSelection.groups("reports") - overview
     return [
         Step(
-            "gold_daily_0100",
+            "gold",
             dg.AssetSelection.groups("features"),
-            _daily("01:00"),
-            "Yesterday's features, from 01:00, when bronze and silver were read after midnight and passed their checks.",
+            once(given.gold_at),
+            f"From {given.gold_at:%H:%M} yesterday's features, when bronze and silver were read after midnight and checked.",
         ),
         Step(
-            "marts_daily_0100",
+            "marts",
             dg.AssetSelection.groups("operations"),
-            (_daily("01:00") | late).with_label("daily_0100_and_late_changes"),
-            "Yesterday's operational marts from 01:00; an older day again when its silver changed.",
+            (once(given.gold_at) | late_changes(zone, back)).with_label("once_due_or_late_changes"),
+            f"From {given.gold_at:%H:%M} yesterday's operational marts; an older day again when its silver changed.",
         ),
         Step(
-            "scoring_daily_0200",
+            "scoring",
             Keys(["gold", "device_risk_scores"]),
-            _daily("02:00"),
-            "Yesterday's device risk, from 02:00, when its features are complete and checked.",
+            once(given.scoring_at),
+            f"From {given.scoring_at:%H:%M} yesterday's device risk, when its features are complete and checked.",
         ),
         Step(
-            "drift_daily_0400",
+            "drift",
             dg.AssetSelection.groups("monitoring"),
-            _daily("04:00"),
-            "Yesterday's drift report, from 04:00, when results, features and scores are complete and checked.",
+            once(given.drift_at),
+            f"From {given.drift_at:%H:%M} yesterday's drift report, when results, features and scores are complete.",
         ),
         Step(
-            "patient_qc_daily_0400",
+            "patient_qc",
             Keys(["gold", "patient_qc"]),
-            _daily("04:00"),
-            "Yesterday's patient-based QC, from 04:00, when results are complete and checked and settings were tuned.",
+            once(given.drift_at),
+            f"From {given.drift_at:%H:%M} yesterday's patient-based QC, when results are complete and settings were tuned.",
         ),
         Step(
-            "training_sunday_0300",
+            "training",
             dg.AssetSelection.groups("models"),
-            once_due(_window("03:00", SUNDAY), settings().catch_up_days),
-            "A new challenger from Sunday 03:00, when the features of every day so far are complete and checked.",
+            once(given.training_at, given.training_weekday),
+            f"On weekday {given.training_weekday} (Sunday is 6) from {given.training_at:%H:%M} a new challenger, when the "
+            "features of every day so far are complete and checked.",
         ),
-        Step("overview_daily_0500", overview, _daily("05:00"), "The laboratory's plots, once a day from 05:00."),
+        Step("plots", overview, once(given.plots_at), f"From {given.plots_at:%H:%M} the laboratory's plots, once a day."),
         Step(
-            "reports_follow",
-            reports,
+            "reports",
+            dg.AssetSelection.groups("reports") - overview,
             # alerts are written every ten minutes; the catalogue shows them with the next reading
             follows_inputs(besides=dg.AssetSelection.groups("alerts")),
             "Workbook, drift page and catalogue, after their inputs changed.",

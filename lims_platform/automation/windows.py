@@ -11,8 +11,6 @@ from zoneinfo import ZoneInfo
 
 from dagster._time import get_current_datetime
 
-SUNDAY = 6
-
 
 def now() -> datetime:
     """The present moment, in UTC: Dagster's own clock, so that a test which moves that one moves all of automation."""

@@ -12,7 +12,7 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from lims_platform.automation.conditions import follows_inputs, late_changes, once_due
-from lims_platform.automation.windows import SUNDAY, Window
+from lims_platform.automation.windows import Window
 
 ZONE = ZoneInfo("Europe/Berlin")
 DAILY = dg.DailyPartitionsDefinition(start_date="2026-03-01", timezone="Europe/Berlin", end_offset=1)
@@ -64,7 +64,7 @@ def gold() -> None:
 def mart() -> None: ...
 
 
-@dg.asset(deps=[gold], automation_condition=once_due(Window(time(3), ZONE, SUNDAY), BACK))
+@dg.asset(deps=[gold], automation_condition=once_due(Window(time(3), ZONE, 6), BACK))
 def model() -> None: ...
 
 

@@ -176,5 +176,5 @@ def test_bronze_is_fresh_by_the_partition_of_now(written: dict[date, str], now: 
 )
 @pytest.mark.usefixtures("instance")
 def test_a_daily_table_is_fresh_by_its_deadline(written: dict[date, str], now: str, day: int, fresh: bool) -> None:
-    verdict = daily_freshness({d: wrote(t) for d, t in written.items()}, at(now).astimezone(UTC), time(3))
+    verdict = daily_freshness({d: wrote(t) for d, t in written.items()}, at(now).astimezone(UTC), time(1))
     assert (verdict.day.day, verdict.fresh) == (day, fresh), verdict.words

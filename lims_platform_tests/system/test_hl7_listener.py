@@ -21,7 +21,7 @@ import pytest
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
-from lims_platform.lakehouse.versions import latest_versions
+from lims_platform.lakehouse.versions import live_rows
 from lims_platform_tests.hl7_messages import END, START, MllpClient, oru
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,7 +207,7 @@ def _assert_versions(data: Path) -> pl.DataFrame:
         ("59", "C", "update"),
     ]
     assert corrected["known_from"].is_sorted() and corrected["known_from"].n_unique() == 2
-    live = latest_versions(history).filter(pl.col("change") != "delete")
+    live = live_rows(history.lazy()).collect()
     silver = lake.scan(TABLES["lab_results_standardized"]).collect()
     waiting = lake.scan(TABLES["lab_results_quarantine"]).collect()
     assert silver.height + waiting.height == live.height

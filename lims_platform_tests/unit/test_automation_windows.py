@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lims_platform.automation.windows import SUNDAY, Window, day_end, last_days
+from lims_platform.automation.windows import Window, day_end, last_days
 from lims_platform.partitions import days_of_text, spans, spans_text
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -35,7 +35,7 @@ def test_a_window_in_the_hour_shown_twice_opens_the_first_time() -> None:
 
 
 def test_the_weekly_window_opens_on_its_weekday() -> None:
-    window = Window(time(3), BERLIN, SUNDAY)
+    window = Window(time(3), BERLIN, 6)
     assert window.opens_for(date(2026, 3, 21)) == datetime(2026, 3, 22, 2, tzinfo=UTC)
     assert window.opens_for(date(2026, 3, 22)) == datetime(2026, 3, 29, 1, tzinfo=UTC)
     assert str(window) == "Sundays 03:00 Europe/Berlin"
