@@ -30,7 +30,7 @@ def chosen_design() -> "Design":
     **table_asset(
         "patient_qc_settings",
         kinds={"scipy", "deltalake"},
-        group="monitoring",
+        group="tuning",
         ins={"results": reads("lab_results_standardized"), "rejected": reads("westgard_violations")},
     )
 )
@@ -47,7 +47,7 @@ def patient_qc_settings(
     **table_asset(
         "patient_qc_verification",
         kinds={"scipy", "deltalake"},
-        group="monitoring",
+        group="tuning",
         ins={"results": reads("lab_results_standardized"), "tuned": reads("patient_qc_settings")},
     )
 )

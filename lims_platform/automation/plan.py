@@ -62,13 +62,7 @@ def _steps() -> list[Step]:
             "drift",
             dg.AssetSelection.groups("monitoring"),
             once(given.drift_at),
-            f"From {given.drift_at:%H:%M} yesterday's drift report, when results, features and scores are complete.",
-        ),
-        Step(
-            "patient_qc",
-            Keys(["gold", "patient_qc"]),
-            once(given.drift_at),
-            f"From {given.drift_at:%H:%M} yesterday's patient-based QC, when results are complete and settings were tuned.",
+            f"From {given.drift_at:%H:%M} yesterday's drift and patient-based QC, when results, features and scores are complete.",
         ),
         Step(
             "training",
