@@ -62,7 +62,7 @@ def _steps() -> list[Step]:
             "drift",
             dg.AssetSelection.groups("monitoring"),
             once(given.drift_at),
-            f"From {given.drift_at:%H:%M} yesterday's drift and patient-based QC, when results, features and scores are complete.",
+            f"From {given.drift_at:%H:%M} yesterday's drift and patient-based QC, when what they read is complete.",
         ),
         Step(
             "training",
