@@ -39,8 +39,8 @@ _LENGTH_STEP = 1.4
 _CLIP = 0.7
 #: A run's values may spread about its own mean by at most that many SDs: gross outliers make no run of their neighbours.
 _UNLIKE = 2.0
-#: Rounds of finding runs: one run of each connected stretch a round.
-_ROUNDS = 4
+#: Rounds per window length; each finds at most one run of each connected stretch.
+_ROUNDS = 3
 _NORMAL_CORRECTION = 1 / (1 - 2 * TRUNCATION * stats.norm.pdf(TRUNCATION) / (2 * stats.norm.cdf(TRUNCATION) - 1))
 
 
@@ -163,27 +163,38 @@ def find_runs(z: Floats, group: Ints, limit: float) -> Runs:
 
     z: standardised values in time order, finite; ``group``: no run crosses a change of it; ``limit``: ``run_limit``.
     A window whose sum / √length exceeds the limit, each value clipped so that two outliers cannot do it alone, tells that
-    there is a run; its ends are then those of the greatest likelihood.
+    there is a run; its ends are then those of the greatest likelihood. Short windows come first and take what they find
+    out of the longer ones, which would otherwise join one run with the next.
     """
-    parts = [_rising_runs(sign * z, group, limit, sign) for sign in (1.0, -1.0)]
-    return Runs(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("first", "stop", "level", "growth"))  # type: ignore[arg-type]
-    )
-
-
-def _rising_runs(z: Floats, group: Ints, limit: float, sign: float) -> Runs:
     left = z.copy()
-    found: list[tuple[Ints, Ints, Floats, Floats]] = []
-    for _ in range(_ROUNDS):
-        first, stop, level = _one_round(left, group, limit)
-        if not first.size:
-            break
-        found.append((first, stop, sign * level, _growth(z, first, stop)))
-        left[places(first, stop)] = 0.0
-    if not found:
-        none = np.empty(0, dtype=np.int64)
-        return Runs(none, none, np.empty(0), np.empty(0))
-    return Runs(*(np.concatenate(column) for column in zip(*found, strict=True)))  # type: ignore[arg-type]
+    total = _totals(left, limit)
+    none = np.empty(0, dtype=np.int64)
+    found = [(none, none, np.empty(0))]
+    change = np.flatnonzero(np.diff(group)) + 1
+    bounds = (np.concatenate([[0], change]), np.append(change, z.size))
+    for length in _lengths(z.size):
+        for _ in range(_ROUNDS):
+            score = (total[length:] - total[:-length]) / np.sqrt(length)
+            over = np.flatnonzero(np.abs(score) > limit)
+            over = over[group[over] == group[over + length - 1]]
+            runs = [
+                _likely_runs(left, bounds, limit, over[side], score[over[side]], length)
+                for side in (score[over] > 0, score[over] < 0)
+                if side.any()
+            ]
+            runs = [run for run in runs if run[0].size]
+            if not runs:
+                break
+            for first, stop, _ in runs:
+                left[places(first, stop)] = 0.0
+            found += runs
+            total = _totals(left, limit)
+    first, stop, level = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Runs(first, stop, level, np.sign(level) * _growth(z, first, stop))
+
+
+def _totals(z: Floats, limit: float) -> Floats:
+    return np.concatenate([[0.0], np.cumsum(np.clip(z, -_CLIP * limit, _CLIP * limit))])
 
 
 def _sums(values: Any, first: Ints, stop: Ints) -> Floats:
@@ -197,47 +208,42 @@ def places(first: Ints, stop: Ints) -> Ints:
     return np.repeat(first - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
 
 
-def _one_round(z: Floats, group: Ints, limit: float) -> tuple[Ints, Ints, Floats]:
-    """The most likely run of every stretch covered by windows over the limit."""
-    n = z.size
-    total = np.concatenate([[0.0], np.cumsum(np.clip(z, -_CLIP * limit, _CLIP * limit))])
-    best, length_of = np.zeros(n), np.zeros(n, dtype=np.int64)
-    cover = np.zeros(n + 1, dtype=np.int64)
-    for length in _lengths(n):
-        score = (total[length:] - total[:-length]) / np.sqrt(length)
-        starts = np.flatnonzero(score > limit)
-        starts = starts[group[starts] == group[starts + length - 1]]
-        np.add.at(cover, starts, 1)
-        np.add.at(cover, starts + length, -1)
-        better = starts[score[starts] > best[starts]]
-        best[better], length_of[better] = score[better], length
-    covered = np.cumsum(cover[:-1]) > 0
-    none = np.empty(0, dtype=np.int64)
-    if not covered.any():
-        return none, none, np.empty(0)
-    inside = np.flatnonzero(covered)
-    edges = np.flatnonzero((np.diff(inside) > 1) | (group[inside[1:]] != group[inside[:-1]])) + 1
-    begin = np.concatenate([[0], edges])
-    seed = inside[_argmax(best[inside], begin)]
-    wide = np.clip(z, -2 * _CLIP * limit, 2 * _CLIP * limit)
-    level = _sums(wide, seed, seed + length_of[seed]) / length_of[seed]
+def _likely_runs(
+    z: Floats, bounds: tuple[Ints, Ints], limit: float, over: Ints, score: Floats, length: int
+) -> tuple[Ints, Ints, Floats]:
+    """First, stop and level of the most likely run of every stretch of windows over the limit, all to one side.
+
+    ``bounds``: first and stop of each group; ``over``: where windows of ``length`` start; ``score``: theirs.
+    """
+    sign = np.sign(score[0])
+    # a window's length to both sides within its group, for the ends of the run may lie beyond the windows
+    within = np.searchsorted(bounds[1], over, side="right")
+    low = np.maximum(over - length, bounds[0][within])
+    high = np.minimum(over + 2 * length, bounds[1][within])
+    opens = np.concatenate([[0], np.flatnonzero(low[1:] >= high[:-1]) + 1])
+    low, high = low[opens], high[np.append(opens[1:], over.size) - 1]
+    inside = places(low, high)
+    begin = np.cumsum(high - low) - (high - low)
+    rising = np.clip(sign * z[inside], -2 * _CLIP * limit, 2 * _CLIP * limit)
+    # the level to begin with is that of the stretch's highest window
+    level = np.maximum.reduceat(np.abs(score), opens) / np.sqrt(length)
     for _ in range(2):  # the level tells the ends, the ends the level
-        first, stop = _likeliest(z[inside], begin, level)
-        first, stop = inside[first], inside[stop - 1] + 1
-        level = _sums(wide, first, stop) / (stop - first)
-    real = (stop - first >= SHORTEST_RUN) & (_sums(np.diff(total), first, stop) > limit * np.sqrt(stop - first))
-    first, stop, level = first[real], stop[real], level[real]
+        first, stop = _likeliest(rising, begin, level)
+        level = _sums(rising, first, stop) / (stop - first)
+    clipped = np.minimum(rising, _CLIP * limit)
+    kept = (stop - first >= SHORTEST_RUN) & (_sums(clipped, first, stop) > limit * np.sqrt(stop - first))
+    first, stop, level = first[kept], stop[kept], level[kept]
     run = np.repeat(np.arange(first.size), stop - first)
-    apart = (wide[places(first, stop)] - level[run]) ** 2
+    apart = (rising[places(first, stop)] - level[run]) ** 2
     alike = np.bincount(run, apart, minlength=first.size) <= _UNLIKE**2 * (stop - first - 1)
-    return first[alike], stop[alike], level[alike]
+    return inside[first[alike]], inside[stop[alike] - 1] + 1, sign * level[alike]
 
 
 def _argmax(values: Floats, begin: Ints) -> Ints:
     """Place of the first greatest value of each stretch that starts at ``begin``."""
     stretch = np.repeat(np.arange(begin.size), np.diff(np.append(begin, values.size)))
-    order = np.lexsort((np.arange(values.size), -values, stretch))
-    return np.asarray(order[begin], dtype=np.int64)
+    greatest = np.flatnonzero(values == np.maximum.reduceat(values, begin)[stretch])
+    return np.asarray(greatest[np.searchsorted(greatest, begin)], dtype=np.int64)
 
 
 def _likeliest(z: Floats, begin: Ints, level: Floats) -> tuple[Ints, Ints]:
