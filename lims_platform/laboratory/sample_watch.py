@@ -75,7 +75,7 @@ def watch(samples: pl.DataFrame, limits: pl.DataFrame, false_alarms: float = 0.0
     z, centres = _standardised(frame, known, order, facility, false_alarms)
     for name, centre in centres.items():
         findings += _single(frame, known[name], centre, z[name], order, facility, false_alarms / len(known))
-    distance, combined = _combined(frame, z, false_alarms * _SHARE_COMBINED)
+    distance, combined = _combined(frame, z, centres, false_alarms)
     findings.append(combined)
     outcome = _outcome(frame, known, centres, absent)
     return _verdict(frame, known, words.joined(findings), z, distance, outcome)
@@ -219,14 +219,18 @@ def _trend(frame: pl.DataFrame, limit: Limit, z: Floats, order: Ints, share: flo
     return words.trends(frame, limit, rows[far], float(np.sign(line[-1] - line[0])))
 
 
-def _combined(frame: pl.DataFrame, z: Mapping[str, Floats], share: float) -> tuple[Floats, pl.DataFrame]:
-    """Mahalanobis distance of every row, and the rows whose distance is more than chance."""
-    matrix = np.column_stack(list(z.values())) if z else np.empty((frame.height, 0))
-    distance, used = st.combined_distance(matrix)
+def _combined(
+    frame: pl.DataFrame, z: Mapping[str, Floats], centres: Mapping[str, Centre], false_alarms: float
+) -> tuple[Floats, pl.DataFrame]:
+    """Mahalanobis distance of every row, and the rows whose combination is more than chance where no one value is."""
+    distance, used = st.combined_distance(np.column_stack(list(z.values())))
     count = int((used > 0).sum())
     far = np.zeros(frame.height, dtype=np.bool_)
     for width in np.unique(used[used > 1]):
-        far |= (used == width) & (distance > st.distance_limit(share, max(count, st.LEAST_VALUES), int(width)))
+        limit = st.distance_limit(false_alarms * _SHARE_COMBINED, max(count, st.LEAST_VALUES), int(width))
+        far |= (used == width) & (distance > limit)
+    for name, centre in centres.items():
+        far &= ~(np.abs(z[name]) > st.value_limit(false_alarms * _SHARE_VALUES / len(z), centre.count))
     return distance, words.combinations(frame, z, distance, np.flatnonzero(far))
 
 
