@@ -4,18 +4,19 @@ Here: robust estimates from the batch itself, and three tests with a stated fals
 (Mahalanobis distance), runs in time order (a scan for shifts, a trend test). Not here: limits, words, severities
 (``sample_watch``).
 
-References: one-step reweighted estimates: Rousseeuw and Leroy 1987, ch. 4; scan statistics for a changed segment: Siegmund 1985, ch. 4; Mahalanobis distance with a reweighted estimate and its F limit:
-Hardin and Rocke 2005.
+References: one-step reweighted estimates: Rousseeuw and Leroy 1987, ch. 4; scan statistics for a changed segment:
+Siegmund 1985, ch. 4; Mahalanobis distance with a reweighted estimate and its F limit: Hardin and Rocke 2005.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,7 +42,10 @@ _CLIP = 0.7
 _UNLIKE = 2.0
 #: Rounds per window length; each finds at most one run of each connected stretch.
 _ROUNDS = 3
-_NORMAL_CORRECTION = 1 / (1 - 2 * TRUNCATION * stats.norm.pdf(TRUNCATION) / (2 * stats.norm.cdf(TRUNCATION) - 1))
+#: Variance of a normal sample over that of its part within TRUNCATION.
+_NORMAL_CORRECTION = 1 / (
+    1 - 2 * TRUNCATION * math.exp(-(TRUNCATION**2) / 2) / math.sqrt(2 * math.pi) / math.erf(TRUNCATION / math.sqrt(2))
+)
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,19 @@ def effective_df(count: int) -> float:
     return max(0.6 * (count - 1) - 3.0, 1.5)
 
 
+def _t_exceeded(probability: float, df: float) -> float:
+    """What Student's t exceeds with that probability (one-sided)."""
+    return -float(special.stdtrit(df, probability))
+
+
 def value_limit(share: float, count: int) -> float:
     """|z| one of ``count`` values exceeds with probability ``share`` / ``count`` if nothing is wrong (two-sided)."""
-    return float(stats.t.isf(share / count / 2, effective_df(count)) * np.sqrt(1 + 1 / count))
+    return _t_exceeded(share / count / 2, effective_df(count)) * math.sqrt(1 + 1 / count)
 
 
 def centre_limit(share: float, count: int) -> float:
     """Standard errors the batch's centre lies from its true place with probability ``share``."""
-    return float(stats.t.isf(share, effective_df(count)))
+    return _t_exceeded(share, effective_df(count))
 
 
 def combined_distance(z: Floats) -> tuple[Floats, Ints]:
@@ -136,8 +145,9 @@ def distance_limit(share: float, count: int, width: int) -> float:
     df = effective_df(count) - width + 1
     if df <= 1:
         return float("inf")
-    factor = width * effective_df(count) / df
-    return float(np.sqrt(factor * stats.f.isf(share / count, width, df) * (1 + 1 / count)))
+    # the upper point of F by way of beta keeps its precision far in the tail
+    beta = float(special.betaincinv(df / 2, width / 2, share / count))
+    return math.sqrt(effective_df(count) * (1 - beta) / beta * (1 + 1 / count))
 
 
 def run_limit(share: float, count: int) -> float:
@@ -147,7 +157,7 @@ def run_limit(share: float, count: int) -> float:
     (simulated, n = 20 to 2,000: the true probability is at most the nominal one).
     """
     windows = max(count * len(_lengths(count)), 1)
-    return float(stats.t.isf(share / windows / 2, max(count - 1, 1)))
+    return _t_exceeded(share / windows / 2, max(count - 1, 1))
 
 
 def _lengths(count: int) -> list[int]:
