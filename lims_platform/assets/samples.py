@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from lims_platform.assets.common import reads, table_asset
-from lims_platform.assets.reports import newest_days, report_asset
+from lims_platform.assets.reports import report_asset
 from lims_platform.contracts.reference import Reference
 from lims_platform.settings import settings
 
@@ -36,21 +36,24 @@ def lims_daily_monitoring(alerts: pl.LazyFrame) -> pl.DataFrame:
 @dg.asset(
     **report_asset(
         "sample_monitoring",
-        "The newest day's samples: dashboard_data.csv, critical_alerts.csv, monitoring_report.json, monitoring_dashboard.png.",
+        "The newest complete day's samples under watch: two CSV files, a JSON report and a dashboard as PNG.",
         {"csv", "json"},
         ins={"alerts": reads("sample_alerts")},
     )
 )
 def sample_monitoring(alerts: pl.LazyFrame, reference: dg.ResourceParam[Reference]) -> dg.MaterializeResult:
     from lims_platform.reporting import charts
+    from lims_platform.reporting.figures import newest_days
     from lims_platform.reporting.sample_files import write_sample_files
 
-    today = newest_days(alerts, "as_of_date")
+    today = newest_days(alerts, settings().today)
     if today.is_empty():
-        return dg.MaterializeResult(metadata={"outcome": "not evaluable: no batch samples yet", "dagster/row_count": 0})
+        return dg.MaterializeResult(
+            metadata={"outcome": "not evaluable: no complete day of batch samples yet", "dagster/row_count": 0}
+        )
     folder = settings().report_dir / "samples" / str(today["as_of_date"][0])
     files = write_sample_files(today, reference.sample_limits, folder, datetime.now(UTC))
-    picture = charts.markdown_image(files["monitoring_dashboard.png"].read_bytes(), "samples")
+    picture = f"![samples]({charts.data_uri(files['monitoring_dashboard.png'].read_bytes())})"
     paths = {name: dg.MetadataValue.path(path) for name, path in files.items()}
     verdicts = {name.lower(): count for name, count in today["qa_alert"].value_counts().iter_rows()}
     return dg.MaterializeResult(

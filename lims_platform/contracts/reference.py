@@ -340,7 +340,11 @@ SAMPLE_LIMITS = ReferenceTable(
             "Column of batch_results",
             required=True,
             allowed=(
-                "ph_level", "storage_temp_c", "dissolved_oxygen_ppm", "turbidity_ntu", "processing_time_hours",
+                "ph_level",
+                "storage_temp_c",
+                "dissolved_oxygen_ppm",
+                "turbidity_ntu",
+                "processing_time_hours",
             ),
         ),
         _text("label", "What people read", required=True),

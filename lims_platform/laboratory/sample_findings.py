@@ -62,7 +62,9 @@ def faults(frame: pl.DataFrame, known: Mapping[str, Limit]) -> pl.DataFrame:
             .when(code)
             .then(pl.format("fault code {}", _number(raw)))
             .when(raw < limit.physical_low)
-            .then(pl.format(f"{{}}{_unit(limit)} is below what is physically possible ({limit.physical_low:g})", _number(raw)))
+            .then(
+                pl.format(f"{{}}{_unit(limit)} is below what is physically possible ({limit.physical_low:g})", _number(raw))
+            )
             .otherwise(
                 pl.format(f"{{}}{_unit(limit)} is above what is physically possible ({limit.physical_high:g})", _number(raw))
             )
@@ -135,7 +137,9 @@ def whole_batch(frame: pl.DataFrame, limit: Limit, centre: Centre) -> pl.DataFra
     """Values outside the expected range in a batch whose centre lies outside it too."""
     outside = frame.filter(limit.outside(pl.col(limit.measurement)))
     middle = f"{_back(limit, centre.centre):.3g}{_unit(limit)}"
-    text = f"{_named(limit)} of the whole batch (centre {middle}) is outside {limit.expected_low:g} to {limit.expected_high:g}"
+    text = (
+        f"{_named(limit)} of the whole batch (centre {middle}) is outside {limit.expected_low:g} to {limit.expected_high:g}"
+    )
     return _finding(outside, 5, _WARNING, pl.lit(text))
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -86,7 +87,7 @@ def read_limits(frame: pl.DataFrame) -> dict[str, Limit]:
 def _in_order(limit: Limit) -> None:
     ladder = ("physical_low", "critical_low", "expected_low", "expected_high", "critical_high", "physical_high")
     given = [(name, getattr(limit, name)) for name in ladder if getattr(limit, name) is not None]
-    for (lower, low), (upper, high) in zip(given, given[1:], strict=False):
+    for (lower, low), (upper, high) in pairwise(given):
         if low > high:
             raise SampleLimitError(f"sample_limits.csv, {limit.measurement}: {lower} {low:g} lies above {upper} {high:g}")
     if (limit.expected_low is None) != (limit.expected_high is None):

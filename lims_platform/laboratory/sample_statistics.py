@@ -112,8 +112,7 @@ def combined_distance(z: Floats) -> tuple[Floats, Ints]:
     The correlation is that of the complete rows without a value beyond 3 SD. A row with fewer than two known
     measurements has no combination: NaN and 0; so have all rows where too few are complete.
     """
-    n, width = z.shape
-    distance, used = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
+    distance, used = np.full(len(z), np.nan), np.zeros(len(z), dtype=np.int64)
     columns = np.flatnonzero(np.isfinite(z).sum(0) >= LEAST_VALUES)
     if columns.size < 2:
         return distance, used

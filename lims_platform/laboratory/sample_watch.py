@@ -15,8 +15,8 @@ A batch is the frame given: centre and spread of every measurement are estimated
 
 A value just outside its expected range is shown in ``out_of_range`` and is no alarm: with pH N(7.2, 0.15), 18 % lie
 outside 7.0 to 7.4 while nothing is wrong. ``false_alarms`` is the expected number of samples alarmed in a batch where
-nothing is wrong, whatever its size. Isolation Forest was tried for 5 and not chosen: at the same false-alarm rate it
-misses what the distance finds (``benchmarks/samples.py`` prints both).
+nothing is wrong, whatever its size. Isolation Forest was tried for 5 and not chosen: it has no limit with a known
+false-alarm rate, and it ranks an odd combination of correlated sensors behind single tails (``benchmarks/samples.py``).
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ def _readable(samples: pl.DataFrame, known: Mapping[str, Limit]) -> tuple[pl.Dat
         lost.append("a measurement (" + ", ".join(known) + ")")
     if lost:
         raise SampleFrameError("samples: column missing: " + "; ".join(lost))
-    columns: list[pl.Expr] = []
-    for name in _ID_COLUMNS:
-        columns.append(pl.col(name).cast(pl.String) if name in samples.columns else pl.lit(None, pl.String).alias(name))
+    columns = [
+        pl.col(name).cast(pl.String) if name in samples.columns else pl.lit(None, pl.String).alias(name)
+        for name in _ID_COLUMNS
+    ]
     for name in known:
         if name in present:
             text = pl.col(name).str.strip_chars() if samples.schema[name] == pl.String else pl.col(name)

@@ -36,4 +36,3 @@ def sample_measurements(rows: Frame, sample_limits: pl.DataFrame) -> pl.LazyFram
         pl.lit(limits_digest(limits)).alias("reference_digest"),
     )
     return out.select(*[pl.col(name).cast(dtype) for name, dtype in TABLES["sample_measurements"].dtypes.items()])
-

@@ -30,8 +30,12 @@ def dashboard_svg(alerts: pl.DataFrame, sample_limits: pl.DataFrame) -> str:
     slices = _slices(alerts, [limit.measurement for limit in limits])
     counts = dict(alerts["qa_alert"].value_counts().iter_rows())
     title = f"{alerts.height:,} samples: " + ", ".join(f"{counts.get(a, 0):,} {a}" for a in _ALERT_COLOURS)
-    if alerts["measured_at"].count():
-        title += f" · {alerts['measured_at'].min():%Y-%m-%d %H:%M} to {alerts['measured_at'].max():%Y-%m-%d %H:%M}"
+    ends = alerts.select(
+        first=pl.col("measured_at").min().dt.to_string("%Y-%m-%d %H:%M"),
+        last=pl.col("measured_at").max().dt.to_string("%Y-%m-%d %H:%M"),
+    ).row(0)
+    if ends[0] is not None:
+        title += f" · {ends[0]} to {ends[1]}"
     parts = [_text(_LEFT, 26, title, 15)]
     for place, limit in enumerate(limits):
         parts.append(_measurement(slices, limit, _TOP + place * (_PANEL + _GAP)))
@@ -79,10 +83,10 @@ def _measurement(slices: pl.DataFrame, limit: Limit, top: float) -> str:
         return top + _PANEL * (1 - (min(max(value, low), high) - low) / (high - low))
 
     label = f"{limit.label} [{limit.unit}]" if limit.unit else limit.label
-    band = y(limit.expected_low) - y(limit.expected_high)
+    width, band = _WIDTH - _LEFT - 20, y(limit.expected_low) - y(limit.expected_high)
     parts = [
         _text(_LEFT, top - 6, f"{label}: median and extremes; band: expected", 12),
-        f'<rect x="{_LEFT}" y="{y(limit.expected_high):.1f}" width="{_WIDTH - _LEFT - 20}" height="{band:.1f}" fill="#e6f2e6"/>',
+        f'<rect x="{_LEFT}" y="{y(limit.expected_high):.1f}" width="{width}" height="{band:.1f}" fill="#e6f2e6"/>',
         _text(_LEFT - 6, y(limit.expected_high) + 4, f"{limit.expected_high:g}", 11, "end"),
         _text(_LEFT - 6, y(limit.expected_low) + 4, f"{limit.expected_low:g}", 11, "end"),
     ]

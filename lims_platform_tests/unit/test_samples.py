@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from lims_platform.contracts.tables import TABLES
-from lims_platform.lakehouse.reference import load_reference
 from lims_platform.laboratory.samples import sample_measurements
+from lims_platform.lakehouse.reference import load_reference
 
 LIMITS = load_reference(Path(__file__).parents[2] / "data" / "reference").sample_limits
 T0 = datetime(2024, 2, 1, 12, tzinfo=UTC)
