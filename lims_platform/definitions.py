@@ -16,6 +16,7 @@ from lims_platform.assets.monitoring import MONITORING_ASSETS
 from lims_platform.assets.operations import OPERATIONS_ASSETS
 from lims_platform.assets.patient_qc import PATIENT_QC_ASSETS
 from lims_platform.assets.reports import REPORT_ASSETS
+from lims_platform.assets.samples import SAMPLE_ASSETS
 from lims_platform.assets.scores import SCORE_ASSETS
 from lims_platform.assets.silver import SILVER_ASSETS
 from lims_platform.automation.alerts import ALERT_JOBS, ALERT_SCHEDULES, ALERT_SENSORS
@@ -81,6 +82,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
                 *BRONZE_ASSETS,
                 *SILVER_ASSETS,
                 *GOLD_ASSETS,
+                *SAMPLE_ASSETS,
                 *MODEL_ASSETS,
                 *SCORE_ASSETS,
                 *MONITORING_ASSETS,

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         64 * 1024 * 1024, ge=1024, description="A spool segment that is longer is followed by a new one"
     )
     late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
+    sample_false_alarms: float = Field(
+        0.05, gt=0, le=10, description="Batch samples alarmed by chance on a day on which nothing is wrong"
+    )
     westgard_rules: Annotated[tuple[str, ...], NoDecode] = Field(
         ("1-2s", "1-3s", "2-2s", "R-4s", "4-1s", "10x"),
         description="Westgard rules the controls are judged by, commas between",

@@ -1,6 +1,7 @@
-"""Model assets: the device failure model and the ledger of its life. Here: inputs and metadata. Not here: training."""
+"""Model assets: device failures, contamination, the ledger of their lives. Here: inputs, metadata. Not here: training."""
 
-from typing import Any
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -9,6 +10,24 @@ from lims_platform.assets.common import CODE_VERSION, ONE_RUN, OWNERS, column_sc
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.settings import settings
+
+if TYPE_CHECKING:
+    from lims_platform.learning.cycle import Turn
+
+
+def told(turn: "Turn", lake: Lake, data_end: date) -> dg.MaterializeResult:
+    """The ledger rows kept, and what a person wants to know of the turn."""
+    metadata: dict[str, Any] = {"outcome": turn.outcome, "data_end": str(data_end)}
+    if turn.model is not None and turn.ledger is not None and turn.gates is not None:
+        lake.append(TABLES["model_ledger"], turn.ledger)
+        shown = {k: float(v) for k, v in turn.model.metrics.items() if v == v}
+        gates = "\n".join(
+            f"- {'ok' if g['passed'] else 'FAILED'} {g['gate']}: {g['value']:.4g} ({g['limit']})"
+            for g in turn.gates.to_dicts()
+        )
+        metadata |= {"version": turn.version, "mlflow_run_id": turn.run_id, "candidate": turn.model.candidate.name}
+        metadata |= {"gates": dg.MetadataValue.md(gates), **shown}
+    return dg.MaterializeResult(metadata=metadata)
 
 
 @dg.asset(
@@ -46,17 +65,36 @@ def device_failure_model(
         context.run_id,
     )
     context.log.info(f"device failure model: {turn.outcome}")
-    metadata: dict[str, Any] = {"outcome": turn.outcome, "data_end": str(data_end)}
-    if turn.model is not None and turn.ledger is not None and turn.gates is not None:
-        lake.append(TABLES["model_ledger"], turn.ledger)
-        shown = {k: float(v) for k, v in turn.model.metrics.items() if v == v}
-        gates = "\n".join(
-            f"- {'ok' if g['passed'] else 'FAILED'} {g['gate']}: {g['value']:.4g} ({g['limit']})"
-            for g in turn.gates.to_dicts()
-        )
-        metadata |= {"version": turn.version, "mlflow_run_id": turn.run_id, "candidate": turn.model.candidate.name}
-        metadata |= {"gates": dg.MetadataValue.md(gates), **shown}
-    return dg.MaterializeResult(metadata=metadata)
+    return told(turn, lake, data_end)
 
 
-MODEL_ASSETS = [device_failure_model]
+@dg.asset(
+    key=["models", "contamination_model"],
+    group_name="models",
+    description="P(contaminated) of a batch sample; trained on confirmed samples, champion if it passes its gates.",
+    kinds={"scikitlearn", "mlflow", "onnx"},
+    owners=[OWNERS["models"]],
+    tags={"layer": "models"},
+    code_version=CODE_VERSION,
+    backfill_policy=ONE_RUN,
+    metadata={"dagster/column_schema": column_schema(TABLES["model_ledger"])},
+    ins={"samples": reads("sample_measurements")},
+)
+def contamination_model(
+    context: dg.AssetExecutionContext, samples: pl.LazyFrame, lake: dg.ResourceParam[Lake]
+) -> dg.MaterializeResult:
+    from lims_platform.learning.contamination import contamination_frame
+    from lims_platform.learning.cycle import turn
+    from lims_platform.learning.spec import CONTAMINATION
+    from lims_platform.learning.tracking import make_store
+
+    make_store(settings().tracking_uri)
+    data_end = settings().today - timedelta(days=1)
+    versions = {"sample_measurements": lake.version(TABLES["sample_measurements"])}
+    frame = contamination_frame(samples, data_end)
+    ended = turn(CONTAMINATION, frame, data_end, settings().tracking_uri, versions, CODE_VERSION, context.run_id)
+    context.log.info(f"contamination model: {ended.outcome}")
+    return told(ended, lake, data_end)
+
+
+MODEL_ASSETS = [device_failure_model, contamination_model]

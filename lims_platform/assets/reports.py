@@ -21,8 +21,8 @@ from lims_platform.settings import settings
 #: Days a plot looks back over.
 PLOT_DAYS = 90
 
-#: Tables that another asset writes besides its own result.
-WRITTEN_BY = {"model_ledger": dg.AssetKey(["models", "device_failure_model"])}
+#: Tables that other assets write besides their own result.
+WRITTEN_BY = {"model_ledger": [dg.AssetKey(["models", f"{name}_model"]) for name in ("device_failure", "contamination")]}
 
 
 def report_asset(name: str, description: str, kinds: set[str], **extra: Any) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def laboratory_overview(valid: pl.LazyFrame, quarantined: pl.LazyFrame, kpis: pl
         "duckdb_catalog",
         "One DuckDB file of views over every lake table, swapped in atomically; open it read-only.",
         {"duckdb"},
-        deps=[WRITTEN_BY.get(name) or asset_key(name) for name in TABLES],
+        deps=[key for name in TABLES for key in WRITTEN_BY.get(name, [asset_key(name)])],
     )
 )
 def duckdb_catalog(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:

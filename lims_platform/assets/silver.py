@@ -70,8 +70,8 @@ def quality_control_standardized(rows: pl.LazyFrame, reference: dg.ResourceParam
 
 
 @dg.asset(**table_asset("sample_measurements", kinds={"polars", "deltalake"}, ins={"rows": reads("batch_results_raw")}))
-def sample_measurements(rows: pl.LazyFrame) -> pl.LazyFrame:
-    return measured_samples(live_rows(rows)).select(columns_of("sample_measurements"))
+def sample_measurements(rows: pl.LazyFrame, reference: dg.ResourceParam[Reference]) -> pl.LazyFrame:
+    return measured_samples(live_rows(rows), reference.sample_limits).select(columns_of("sample_measurements"))
 
 
 SILVER_ASSETS = [

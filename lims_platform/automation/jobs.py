@@ -24,7 +24,9 @@ ingest_hourly = dg.define_asset_job(
 )
 features_daily = dg.define_asset_job(
     "features_daily",
-    selection=dg.AssetSelection.groups("features", "operations") | _CATALOG,
+    selection=dg.AssetSelection.groups("features", "operations")
+    | dg.AssetSelection.keys(["reports", "sample_monitoring"])
+    | _CATALOG,
     partitions_def=DAILY,
     description="Yesterday's features and operational marts.",
 )

@@ -73,6 +73,7 @@ class Reference:
     sigma_rules: pl.DataFrame
     alert_rules: pl.DataFrame
     drift_limits: pl.DataFrame
+    sample_limits: pl.DataFrame
     digest: str
 
 
@@ -329,6 +330,43 @@ DRIFT_LIMITS = ReferenceTable(
     standardises=False,
 )
 
+SAMPLE_LIMITS = ReferenceTable(
+    "sample_limits",
+    "Measurements of batch samples: what a sensor can say, what is expected of it, and what is critical",
+    ("measurement",),
+    (
+        _text(
+            "measurement",
+            "Column of batch_results",
+            required=True,
+            allowed=(
+                "ph_level",
+                "storage_temp_c",
+                "dissolved_oxygen_ppm",
+                "turbidity_ntu",
+                "processing_time_hours",
+            ),
+        ),
+        _text("label", "What people read", required=True),
+        _text("unit", "Unit; empty where there is none"),
+        _number("physical_low", "Below this no sample can be: the sensor failed", required=True),
+        _number("physical_high", "Above this no sample can be", required=True),
+        _number("expected_low", "Expected in normal operation from this value on; both empty: not watched"),
+        _number("expected_high", "Expected in normal operation up to this value"),
+        _number("critical_low", "A measurement below it is critical whatever its batch looks like; empty: none"),
+        _number("critical_high", "A measurement above it is critical; empty: none"),
+        _number("resolution", "Smallest difference that means anything; a batch's spread counts as no less", required=True),
+        _text(
+            "scale",
+            "cube_root where values pile up near zero with a long tail (Wilson and Hilferty 1931), else linear",
+            required=True,
+            allowed=("linear", "cube_root"),
+        ),
+        _text("fault_codes", "Numbers the sensor or logger writes instead of a measurement, joined by ';'"),
+    ),
+    standardises=False,  # sample_measurements carries a digest of its own
+)
+
 REFERENCE_TABLES: dict[str, ReferenceTable] = {
     t.name: t
     for t in (
@@ -346,5 +384,6 @@ REFERENCE_TABLES: dict[str, ReferenceTable] = {
         SIGMA_RULES,
         ALERT_RULES,
         DRIFT_LIMITS,
+        SAMPLE_LIMITS,
     )
 }

@@ -15,6 +15,9 @@ import duckdb
 from lims_platform.contracts.base import Table
 from lims_platform.lakehouse.lake import Lake
 
+#: Small tables BI tools open by their bare name: copied into the file, so that they work where the lake is not mounted.
+MARTS = ("lims_daily_monitoring",)
+
 #: DuckDB's name of each polars dtype a contract uses, for a table that has no files yet.
 _SQL_TYPES = {
     "String": "VARCHAR",
@@ -73,6 +76,8 @@ def build_catalog(lake: Lake, tables: Iterable[Table], path: Path) -> int:
                 for column, spec in table.schema.columns.items():
                     comment = f"COMMENT ON COLUMN {name}.{_quoted(column)} IS {_text(spec.description or '')}"
                     connection.execute(comment)
+                if table.name in MARTS:
+                    connection.execute(f"CREATE TABLE {_quoted(table.name)} AS FROM {name}")
                 views += 1
         beside.replace(path)
     finally:

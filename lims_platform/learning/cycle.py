@@ -18,6 +18,7 @@ from lims_platform.learning.gates import evaluate_gates
 from lims_platform.learning.labels import failure_labels
 from lims_platform.learning.onnx_model import OnnxScorer, check_parity, export
 from lims_platform.learning.registry import Registry, RegistryError, load_champion
+from lims_platform.learning.spec import DEVICE_FAILURE, ModelSpec
 from lims_platform.learning.tracking import log_training, note_outcome
 from lims_platform.learning.training import NotTrainable, TrainedModel, train
 
@@ -49,12 +50,25 @@ def retrain(
     ``features``: DeviceFailureFeatures; ``failures``: device_id, failed_at (UTC). Where the data cannot train a model
     the outcome says why ("not trainable: …") and nothing is registered.
     """
-    labels = failure_labels(features, failures, data_end, calendar)
-    frame = training_frame(features, labels)
+    frame = training_frame(features, failure_labels(features, failures, data_end, calendar))
+    return turn(DEVICE_FAILURE, frame, data_end, tracking_uri, data_versions, code_version, dagster_run_id)
+
+
+def turn(
+    spec: ModelSpec,
+    frame: pl.DataFrame,
+    data_end: date,
+    tracking_uri: str,
+    data_versions: Mapping[str, Any],
+    code_version: str,
+    dagster_run_id: str,
+) -> Turn:
+    """One turn of the model ``spec`` on its training frame: train, examine, record, register, promote or reject."""
     try:
-        model = train(frame, data_end=data_end)
+        model = train(frame, data_end=data_end, spec=spec)
     except NotTrainable as reason:
-        note_outcome(f"not trainable: {reason}")
+        if spec is DEVICE_FAILURE:  # the active MLflow run is its own
+            note_outcome(f"not trainable: {reason}")
         return Turn(f"not trainable: {reason}")
     onnx = export(model)
     parity = check_parity(model, OnnxScorer(onnx), frame.tail(5_000))
@@ -72,21 +86,21 @@ def retrain(
         tracking_uri=tracking_uri,
     )
     registry = Registry(tracking_uri)
-    version, registered = registry.register(onnx, run_id, model.digest, dagster_run_id=dagster_run_id)
+    version, registered = registry.register(onnx, run_id, model.digest, spec.name, dagster_run_id)
     decide = registry.promote if passed else registry.reject
-    decided = decide(version, gates, dagster_run_id=dagster_run_id)
+    decided = decide(version, gates, spec.name, dagster_run_id)
     outcome = "promoted" if passed else "rejected"
-    note_outcome(outcome)
+    note_outcome(outcome, run_id)
     return Turn(outcome, pl.concat([registered, decided]), version, run_id, gates, model)
 
 
 def _champion_scores(tracking_uri: str, model: TrainedModel, frame: pl.DataFrame) -> tuple[np.ndarray | None, str]:
     """The reigning model's probabilities for the test rows; None where nobody reigns or it needs other features."""
     try:
-        champion = load_champion(tracking_uri)
+        champion = load_champion(tracking_uri, model.spec.name)
     except RegistryError:
         return None, ""
-    keys = ["device_id", "as_of_date"]
+    keys = list(model.spec.keys)
     rows = model.scored.select(keys).join(frame, on=keys, how="left", maintain_order="left")
     if not set(champion.scorer.features) <= set(rows.columns):
         return None, f"version {champion.version} needs features that are gone"

@@ -4,9 +4,9 @@ Here: the table of gates and their evaluation on the untouched test period. Not 
 
 | gate | asks | default limit |
 |---|---|---|
-| enough_failures | failure episodes in the test period | at least 10 |
+| enough_events | positive events (failure episodes) in the test period | at least 10 |
 | beats_prevalence | PR-AUC / share of positives (what a coin achieves) | at least 1.5 |
-| discriminates | lower end of the 95 % device-bootstrap interval of ROC-AUC | above 0.6 |
+| discriminates | lower end of the 95 % interval of ROC-AUC, bootstrapped by device (the spec's group) | above 0.6 |
 | calibration_in_the_large | mean predicted / observed | within 0.5 to 2 |
 | calibration_slope | slope of the logistic recalibration | within 0.5 to 2 |
 | not_worse_than_champion | upper end of the 95 % interval of AUC(new) − AUC(champion), same rows | at least 0 |
@@ -75,7 +75,7 @@ def evaluate_gates(
     """
     limit, m = limits or Limits(), model.metrics
     rows = [
-        _row("enough_failures", m["alarm_episodes"], f">= {limit.episodes:g}", m["alarm_episodes"] >= limit.episodes),
+        _row("enough_events", m["events"], f">= {limit.episodes:g}", m["events"] >= limit.episodes),
         _gate_ratio("beats_prevalence", m["pr_auc"], m["prevalence"], limit.lift),
         _row("discriminates", m["roc_auc_low"], f"> {limit.auc_low:g}", m["roc_auc_low"] > limit.auc_low),
         _row(
@@ -110,7 +110,7 @@ def _against_champion(
         raise ValueError(f"champion scores of shape {champion.shape} for {scored.height} test rows")
     try:
         _, difference = auc_comparison(
-            scored["label"].to_numpy(), scored["probability"].to_numpy(), champion, scored["device_id"].to_numpy()
+            scored["label"].to_numpy(), scored["probability"].to_numpy(), champion, scored[model.spec.group].to_numpy()
         )
     except OneClassError as error:
         return [_row("not_worse_than_champion", float("nan"), f">= {limit.champion_upper:g}", False, str(error))]

@@ -18,8 +18,9 @@ import polars as pl
 
 from lims_platform.learning.ledger import ledger_row
 from lims_platform.learning.onnx_model import OnnxScorer
+from lims_platform.learning.spec import DEVICE_FAILURE
 
-MODEL_NAME = "device_failure_predictor"
+MODEL_NAME = DEVICE_FAILURE.name
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 

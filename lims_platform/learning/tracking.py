@@ -18,9 +18,10 @@ import numpy as np
 import polars as pl
 
 from lims_platform.learning.candidates import RULE
+from lims_platform.learning.spec import DEVICE_FAILURE
 from lims_platform.learning.training import TrainedModel
 
-EXPERIMENT = "device_failure"
+EXPERIMENT = DEVICE_FAILURE.experiment
 #: Tag of an MLflow run that says what came of it; a run without it ended before its training did.
 OUTCOME = "outcome"
 _VALUE_LIMIT = 6000
@@ -53,17 +54,21 @@ def close_run() -> None:
         mlflow.end_run("FINISHED" if OUTCOME in tags else "FAILED")
 
 
-def note_outcome(outcome: str) -> None:
-    """Say on the active MLflow run, if there is one, what came of the training."""
+def note_outcome(outcome: str, run_id: str | None = None) -> None:
+    """Say on the MLflow run, by default the active one if there is one, what came of the training."""
     import mlflow
 
-    if mlflow.active_run() is not None:
+    if run_id is not None:
+        mlflow.MlflowClient().set_tag(run_id, OUTCOME, outcome)
+    elif mlflow.active_run() is not None:
         mlflow.set_tag(OUTCOME, outcome)
 
 
 @contextmanager
-def run(tracking_uri: str | None = None, experiment: str = EXPERIMENT, name: str | None = None) -> Iterator[str]:
-    """The active MLflow run if there is one, else one of its own; yields its run id.
+def run(
+    tracking_uri: str | None = None, experiment: str = EXPERIMENT, name: str | None = None, own: bool = False
+) -> Iterator[str]:
+    """The active MLflow run if there is one and ``own`` is not asked, else one of its own; yields its run id.
 
     ``tracking_uri`` and ``experiment`` are used only when no run is active: a run that another opened keeps its place.
     A run of our own is marked FAILED if the block raises.
@@ -71,14 +76,19 @@ def run(tracking_uri: str | None = None, experiment: str = EXPERIMENT, name: str
     import mlflow
 
     active = mlflow.active_run()
-    if active is not None:
+    if active is not None and not own:
         yield active.info.run_id
+        return
+    if active is not None:
+        # one Dagster run trains several models: a second set of parameters needs a run below the first
+        with mlflow.start_run(run_name=name, nested=True) as below:
+            yield below.info.run_id
         return
     if tracking_uri is not None:
         mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=name) as own:
-        yield own.info.run_id
+    with mlflow.start_run(run_name=name) as started:
+        yield started.info.run_id
 
 
 def charts(model: TrainedModel) -> dict[str, Any]:
@@ -108,8 +118,8 @@ def charts(model: TrainedModel) -> dict[str, Any]:
     ).properties(title="Calibration on the test period, ten groups of equal size", width=360, height=360)
     cells = pl.DataFrame(
         {
-            "predicted": ["failure", "failure", "no failure", "no failure"],
-            "observed": ["failure", "no failure", "failure", "no failure"],
+            "predicted": [model.spec.positive] * 2 + [model.spec.negative] * 2,
+            "observed": [model.spec.positive, model.spec.negative] * 2,
             "rows": [model.confusion[k] for k in ("tp", "fp", "fn", "tn")],
         }
     )
@@ -117,19 +127,19 @@ def charts(model: TrainedModel) -> dict[str, Any]:
     matrix = (
         base.mark_rect().encode(color=alt.Color("rows:Q", scale=alt.Scale(type="symlog", scheme="blues"), legend=None))
         + base.mark_text(fontSize=16).encode(text="rows:Q")
-    ).properties(title=f"Device-days at probability ≥ {model.threshold:.3f}", width=240, height=240)
+    ).properties(title=f"{model.spec.rows} at probability ≥ {model.threshold:.3f}", width=240, height=240)
     edges = np.linspace(0, 1, 41)
     shown = []
-    for label, name in ((1, "failed within 7 days"), (0, "did not")):
+    for label, name in ((1, model.spec.positive), (0, model.spec.negative)):
         share, _ = np.histogram(model.scored.filter(pl.col("label") == label)["probability"].to_numpy(), edges)
-        shown.append(pl.DataFrame({"probability": edges[:-1], "share": share / max(1, share.sum()), "device-days": name}))
+        shown.append(pl.DataFrame({"probability": edges[:-1], "share": share / max(1, share.sum()), "observed": name}))
     distribution = (
         alt.Chart(pl.concat(shown))
         .mark_line(interpolate="step-after")
         .encode(
             x="probability:Q",
             y=alt.Y("share:Q", scale=alt.Scale(type="symlog", constant=0.01)),
-            color="device-days:N",
+            color="observed:N",
         )
         .properties(title="Scores of the test period", width=420)
     )
@@ -146,8 +156,8 @@ def classification_report(model: TrainedModel) -> str:
     c, lines = model.confusion, []
     lines.append(f"{'':16}{'precision':>10}{'recall':>10}{'f1':>10}{'rows':>10}")
     for name, hit, alarm, real in (
-        ("failure", c["tp"], c["tp"] + c["fp"], c["tp"] + c["fn"]),
-        ("no failure", c["tn"], c["tn"] + c["fn"], c["tn"] + c["fp"]),
+        (model.spec.positive, c["tp"], c["tp"] + c["fp"], c["tp"] + c["fn"]),
+        (model.spec.negative, c["tn"], c["tn"] + c["fn"], c["tn"] + c["fp"]),
     ):
         f1 = 2 * hit / (alarm + real) if alarm + real else 0.0
         lines.append(f"{name:16}{hit / max(1, alarm):10.3f}{hit / max(1, real):10.3f}{f1:10.3f}{real:10d}")
@@ -192,7 +202,6 @@ def log_training(
     parity: float | None = None,
     gates: pl.DataFrame | None = None,
     tracking_uri: str | None = None,
-    experiment: str = EXPERIMENT,
 ) -> str:
     """Record a training in the active MLflow run, or in one of its own; returns the run id.
 
@@ -215,7 +224,8 @@ def log_training(
         "features": model.features,
         "rule": RULE,
     }
-    with run(tracking_uri, experiment, name=model.candidate.name) as run_id:
+    own = model.spec is not DEVICE_FAILURE
+    with run(tracking_uri, model.spec.experiment, model.candidate.name, own) as run_id:
         versions = {f"data_version.{table}": str(version) for table, version in data_versions.items()}
         params = {**model.params, **versions, "code_version": code_version, "selection_rule": RULE}
         mlflow.log_params({k: v[:_VALUE_LIMIT] for k, v in params.items()})

@@ -22,10 +22,9 @@ from lims_platform.learning.alarms import alarm_metrics
 from lims_platform.learning.candidates import Calibrator, Candidate, compare, default_candidates, fit, predict
 from lims_platform.learning.frames import feature_names, frame_digest, matrix
 from lims_platform.learning.resampling import auc_interval
+from lims_platform.learning.spec import DEVICE_FAILURE, ModelSpec
 from lims_platform.learning.split import SplitError, TimeSplit, time_split
 
-#: The feature that alone is the named, naive baseline.
-NAIVE_FEATURE = "error_rate_7d"
 IMPORTANCE_ROWS = 2000
 
 
@@ -63,9 +62,10 @@ class TrainedModel:
     confusion: dict[str, int]
     importance: pl.DataFrame
     scored: pl.DataFrame
+    spec: ModelSpec = DEVICE_FAILURE
 
     def probability(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        """Calibrated P(FAILURE within the horizon) per row."""
+        """Calibrated probability of the spec's event per row."""
         return self.calibrator(predict(self.estimator, frame, self.features))
 
     @property
@@ -86,16 +86,16 @@ class TrainedModel:
         }
 
 
-def _episodes(rows: pl.DataFrame) -> int:
-    return rows.filter(pl.col("label") == 1).select("device_id", "failure_date").n_unique()
+def _events(rows: pl.DataFrame, spec: ModelSpec) -> int:
+    return rows.filter(pl.col("label") == 1).select(spec.event).n_unique()
 
 
-def _require(rows: pl.DataFrame, period: str, episodes: int) -> None:
-    found = _episodes(rows)
-    if found < episodes:
-        raise NotTrainable(f"the {period} period holds {found} failure episodes, at least {episodes} are needed")
+def _require(rows: pl.DataFrame, spec: ModelSpec, period: str, events: int) -> None:
+    found = _events(rows, spec)
+    if found < events:
+        raise NotTrainable(f"the {period} period holds {found} {spec.events}, at least {events} are needed")
     if (rows["label"] == 0).sum() == 0:
-        raise NotTrainable(f"the {period} period holds no device-day without a failure ahead")
+        raise NotTrainable(f"the {period} period holds no {spec.rows} that are '{spec.negative}'")
 
 
 def _usable(rows: pl.DataFrame, names: Sequence[str]) -> list[str]:
@@ -130,13 +130,14 @@ def permutation_importance(
     )
 
 
-def period_metrics(rows: pl.DataFrame, threshold: float, seed: int) -> dict[str, float]:
-    """All figures of rows with label, probability, device_id, failure_date: classification, alarms, AUC interval."""
+def period_metrics(rows: pl.DataFrame, threshold: float, seed: int, spec: ModelSpec = DEVICE_FAILURE) -> dict[str, float]:
+    """All figures of rows with the spec's columns and probability: classification, events, AUC interval, weekly rounds."""
     y, p = rows["label"].to_numpy(), rows["probability"].to_numpy()
-    interval = auc_interval(y, p, rows["device_id"].to_numpy(), seed=seed)
+    interval = auc_interval(y, p, rows[spec.group].to_numpy(), seed=seed)
     return {
         **metrics.classification_metrics(y, p, threshold),
-        **alarm_metrics(rows, "probability"),
+        **(alarm_metrics(rows, "probability") if spec.weekly_rounds else {}),
+        "events": float(_events(rows, spec)),
         "roc_auc_low": interval.low,
         "roc_auc_high": interval.high,
     }
@@ -148,15 +149,18 @@ def train(
     features: Sequence[str] | None = None,
     candidates: Sequence[Candidate] | None = None,
     test_days: int = 60,
-    gap_days: int = 7,
+    gap_days: int | None = None,
     folds: int = 3,
     validation_days: int | None = None,
     data_end: date | None = None,
     min_episodes: int = 20,
     min_test_episodes: int = 5,
     seed: int = 20240601,
+    spec: ModelSpec = DEVICE_FAILURE,
 ) -> TrainedModel:
-    """Train on ``frame`` (from ``frames.training_frame``); see ``split.time_split`` for the periods.
+    """Train on ``frame`` (from ``frames.training_frame`` or of the same form); see ``split.time_split`` for the periods.
+
+    ``spec`` says which model it is; ``features`` and ``gap_days`` are the spec's unless given.
 
     1. Candidates are compared on rolling-origin folds before the test period; ``candidates.RULE`` picks the winner.
     2. Its fold predictions, each later in time than what the fold's model learnt, give calibration and the F1
@@ -167,15 +171,17 @@ def train(
     NotTrainable : too little time, too few failure episodes in a period, one class only, or no varying feature.
     """
     try:
-        split = time_split(frame, test_days, gap_days, folds, validation_days, data_end)
+        gap = spec.gap_days if gap_days is None else gap_days
+        split = time_split(frame, test_days, gap, folds, validation_days, data_end)
     except SplitError as error:
         raise NotTrainable(str(error)) from error
     learnt, test = split.fit.rows(frame), split.test.rows(frame)
-    _require(learnt, "training", min_episodes)
-    _require(split.folds[0].train.rows(frame), "earliest fold's training", 1)
-    _require(pl.concat([fold.check.rows(frame) for fold in split.folds]), "validation", 1)
-    _require(test, "test", min_test_episodes)
-    wanted = list(features) if features is not None else feature_names(frame.schema)
+    _require(learnt, spec, "training", min_episodes)
+    _require(split.folds[0].train.rows(frame), spec, "earliest fold's training", 1)
+    _require(pl.concat([fold.check.rows(frame) for fold in split.folds]), spec, "validation", 1)
+    _require(test, spec, "test", min_test_episodes)
+    chosen = features if features is not None else spec.features
+    wanted = list(chosen) if chosen is not None else feature_names(frame.schema)
     used = _usable(split.folds[0].train.rows(frame), wanted)
     if not used:
         raise NotTrainable(f"none of the {len(wanted)} features varies in the training period")
@@ -189,7 +195,7 @@ def train(
     y, p = scored["label"].to_numpy(), scored["probability"].to_numpy()
     healthy = learnt.filter(pl.col("label") == 0)
     try:
-        figures = period_metrics(scored, threshold, seed)
+        figures = period_metrics(scored, threshold, seed, spec)
     except metrics.OneClassError as error:
         raise NotTrainable(f"the test period cannot be examined: {error}") from error
     return TrainedModel(
@@ -205,17 +211,18 @@ def train(
         seed=seed,
         digest=frame_digest(frame),
         metrics=figures,
-        baseline_metrics=_baselines(scored, learnt, outcome.baseline, used, seed),
+        baseline_metrics=_baselines(scored, learnt, outcome.baseline, used, seed, spec.naive),
         comparison=outcome.table,
         calibration_table=metrics.calibration_table(y, p),
         confusion=metrics.confusion(y, p, threshold),
         importance=permutation_importance(estimator, scored, used, seed),
-        scored=scored.select("device_id", "as_of_date", "label", "failure_date", "probability"),
+        scored=scored.select(*spec.columns, "probability"),
+        spec=spec,
     )
 
 
 def _baselines(
-    scored: pl.DataFrame, learnt: pl.DataFrame, baseline: Candidate, features: list[str], seed: int
+    scored: pl.DataFrame, learnt: pl.DataFrame, baseline: Candidate, features: list[str], seed: int, naive_feature: str
 ) -> dict[str, float]:
     """Test figures to beat: the base rate's PR-AUC, the random forest, and the naive feature alone."""
     y = scored["label"].to_numpy()
@@ -225,7 +232,7 @@ def _baselines(
         "baseline_pr_auc": metrics.pr_auc(y, forest),
         "baseline_roc_auc": metrics.roc_auc(y, forest),
     }
-    if NAIVE_FEATURE in scored.columns:
-        naive = scored[NAIVE_FEATURE].fill_null(0.0).to_numpy()
+    if naive_feature in scored.columns:
+        naive = scored[naive_feature].fill_null(0.0).to_numpy()
         out |= {"naive_pr_auc": metrics.pr_auc(y, naive), "naive_roc_auc": metrics.roc_auc(y, naive)}
     return out

@@ -83,8 +83,8 @@ def _model(settings: Settings, lake: Lake) -> Iterator[str]:
     if ledger.is_empty():
         yield "Model: none trained yet"
         return
-    last = ledger.row(-1, named=True)
-    yield f"Model: {last['model_name']} version {last['version']} was {last['action']}: {last['reason']}"
+    for last in ledger.group_by("model_name", maintain_order=True).last().sort("model_name").iter_rows(named=True):
+        yield f"Model: {last['model_name']} version {last['version']} was {last['action']}: {last['reason']}"
     yield f"  tracking store {settings.tracking_uri}"
 
 

@@ -79,7 +79,7 @@ class TestTraining:
         ("spoil", "reason"),
         [
             (lambda f: f.with_columns(label=pl.lit(0, pl.Int8)), "training period holds 0 failure episodes"),
-            (lambda f: f.with_columns(label=pl.lit(1, pl.Int8)), "no device-day without a failure ahead"),
+            (lambda f: f.with_columns(label=pl.lit(1, pl.Int8)), "no device-days that are 'no failure'"),
             (
                 lambda f: f.filter((pl.col("label") == 0) | (pl.col("as_of_date") < date(2024, 6, 1))),
                 "test period holds 0",
@@ -161,7 +161,7 @@ class TestGates:
     @pytest.mark.parametrize(
         ("change", "gate"),
         [
-            ({"alarm_episodes": 9.0}, "enough_failures"),
+            ({"events": 9.0}, "enough_events"),
             ({"pr_auc": 0.01}, "beats_prevalence"),
             ({"roc_auc_low": 0.6}, "discriminates"),
             ({"mean_predicted": 0.9}, "calibration_in_the_large"),

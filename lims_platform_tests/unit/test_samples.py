@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.samples import sample_measurements
+from lims_platform.lakehouse.reference import load_reference
 
+LIMITS = load_reference(Path(__file__).parents[2] / "data" / "reference").sample_limits
 T0 = datetime(2024, 2, 1, 12, tzinfo=UTC)
 
 
@@ -24,7 +27,7 @@ def _bronze(*rows: dict[str, object]) -> pl.DataFrame:
 
 
 def _one(**row: object) -> dict[str, object]:
-    out = sample_measurements(_bronze(row)).collect()
+    out = sample_measurements(_bronze(row), LIMITS).collect()
     TABLES["sample_measurements"].schema.validate(out)
     assert dict(out.schema) == TABLES["sample_measurements"].dtypes
     return out.row(0, named=True)
