@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from lims_platform.laboratory.sample_limits import Limit
-from lims_platform.laboratory.sample_statistics import Centre, Floats, Ints, Runs
+from lims_platform.laboratory.sample_statistics import Centre, Floats, Ints, Runs, places
 
 NONE = pl.DataFrame(schema={"_row": pl.Int64, "_rank": pl.Int8, "_gravity": pl.Int8, "text": pl.String})
 _WARNING, _CRITICAL = 1, 2
@@ -111,8 +111,7 @@ def shifts(frame: pl.DataFrame, limit: Limit, centre: Centre, order: Ints, runs:
         return NONE
     length = runs.stop - runs.first
     run = np.repeat(np.arange(length.size), length)
-    places = np.concatenate([np.arange(a, b) for a, b in zip(runs.first, runs.stop, strict=True)])
-    chosen = frame[order[places]].with_columns(
+    chosen = frame[order[places(runs.first, runs.stop)]].with_columns(
         pl.Series("_length", length[run]), pl.Series("_grows", runs.growth[run] > _GROWS), pl.Series("_run", run)
     )
     by = (pl.col(limit.measurement).mean() - _back(limit, centre.centre)).over("_run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from lims_platform.learning.contamination import contamination_frame
 from lims_platform.learning.gates import evaluate_gates
 from lims_platform.learning.onnx_model import OnnxScorer, check_parity, export
 from lims_platform.learning.spec import CONTAMINATION
+from lims_platform.learning.tracking import note_outcome, run
 from lims_platform.learning.training import NotTrainable, train
 
 FIRST, DAYS, A_DAY = date(2024, 1, 1), 120, 25
@@ -69,3 +71,18 @@ def test_too_few_contaminated_samples_is_an_outcome_in_words(silver: pl.LazyFram
     frame = contamination_frame(silver, FIRST + timedelta(days=DAYS - 1)).with_columns(label=pl.lit(0, pl.Int8))
     with pytest.raises(NotTrainable, match="0 contaminated samples"):
         train(frame, spec=CONTAMINATION)
+
+
+def test_a_second_model_of_a_run_is_recorded_below_the_first(tmp_path: Path) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_experiment("first")
+    with mlflow.start_run() as outer, run(own=True, name="second") as own:
+        assert own != outer.info.run_id
+        mlflow.log_param("candidate", "another")
+        note_outcome("rejected", own)
+    client = mlflow.MlflowClient()
+    assert client.get_run(own).data.tags["mlflow.parentRunId"] == outer.info.run_id
+    assert client.get_run(own).data.tags["outcome"] == "rejected"
+    assert "candidate" not in client.get_run(outer.info.run_id).data.params

@@ -181,6 +181,23 @@ def test_bad_input_has_a_stated_outcome(frame: pl.DataFrame, outcome: str | None
         assert verdicts["outcome"].str.starts_with(outcome).all(), verdicts["outcome"][0]
 
 
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+def test_times_are_kept_as_they_came_and_text_is_read(zone: str | None) -> None:
+    frame = batch().with_columns(pl.col("timestamp").dt.replace_time_zone(zone))
+    assert watch(frame, LIMITS)["measured_at"].equals(frame["timestamp"].rename("measured_at"))
+    text = watch(batch().with_columns(pl.col("timestamp").dt.to_string("iso")), LIMITS)
+    assert text["measured_at"].null_count() == 0
+
+
+def test_a_sample_without_time_takes_no_part_in_runs_and_is_watched_otherwise() -> None:
+    place = pl.int_range(pl.len())
+    frame = with_shift(batch(ph_level={3: -999.0}), 0.8)
+    frame = frame.with_columns(timestamp=pl.when(~place.is_in([3, 22])).then("timestamp"))
+    verdicts = watch(frame, LIMITS)
+    assert verdicts["qa_alert"][3] == "CRITICAL_FAILURE"
+    assert "drift" not in reasons(verdicts, 22) and "drift" in reasons(verdicts, 21)
+
+
 def test_all_nan_is_all_faults_and_text_that_is_no_number_is_one() -> None:
     nan = watch(batch().with_columns(pl.lit(float("nan")).alias(name) for name in MEASURED), LIMITS)
     assert (nan["qa_alert"] == "CRITICAL_FAILURE").all()
