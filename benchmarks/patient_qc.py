@@ -1,6 +1,6 @@
 """Patient-based QC: the tuned monitor against the best of nine fixed ones, on three simulated analytes.
 
-    python benchmarks/patient_qc.py [--seed 11] [--days 8000] [--repeats 4000] [--history-days 1000]
+    python benchmarks/patient_qc.py [--seed 11] [--days 8000] [--repeats 4000] [--history-days 2000]
 
 Results of one analyser, 500 a day. Sodium: round(N(139.5, 3.2)), in 8 % of patients plus N(−4, 5); bias +4 mmol/L.
 Glucose: 25 % lognormal(ln 170, 0.40), else lognormal(ln 100, 0.16); × 1.08. ALT: lognormal(ln 24, 0.65); × 1.15.
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--days", type=int, default=8000, help="in-control days for the limits, and as many held out")
     parser.add_argument("--repeats", type=int, default=4000)
-    parser.add_argument("--history-days", type=int, default=1000, help="days the choice is tuned on")
+    parser.add_argument("--history-days", type=int, default=2000, help="days the choice is tuned on")
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     for day_effect in (0.0, 0.05):

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import ndtri
 
 from lims_platform.laboratory import patient_qc_monitors as monitors
 from lims_platform.laboratory.patient_qc_monitors import CUSUM, EWMA, MEAN, MEDIAN, Monitor, Positions
@@ -30,6 +31,9 @@ from lims_platform.laboratory.patient_qc_scores import (
     rank_normal,
     winsorised,
 )
+
+#: Chance that any of the candidates is left out for false alarms although it keeps the chosen rate.
+EXCLUSION_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ class NotEvaluableError(ValueError):
 def tune(history: History, bias: BiasModel, design: Design) -> Choice:
     """The candidate with the least ANPed at ± design.bias; NotEvaluableError where history does not allow one.
 
-    Candidates whose alarms on the selection days exceed the chosen rate by more than two standard errors are out, unless
-    all do. Transformation, centre and limit of the choice are refitted on fitting and selection days together.
+    Candidates that alarm on more selection days than chance explains at the chosen rate (level EXCLUSION_LEVEL over all
+    candidates, Bonferroni) are out, unless all do. Transformation, centre and limit of the choice are refitted on fitting and selection days together.
     """
     selecting, verifying = _cuts(history, bias, design)
     fit, select = history.between(0, selecting), history.between(selecting, verifying)
@@ -157,8 +161,9 @@ def tune(history: History, bias: BiasModel, design: Design) -> Choice:
     pairs = [(c.monitor, c.table) for c in candidates]
     screened = [_expected(c, select, bias, design, design.screening_onsets) for c in candidates]
     alarms = [float((c.maxima(select) > c.limit).mean()) for c in candidates]
-    rate, days = design.false_alarms_per_day, len(select.day_starts)
-    bound = rate + 2 * np.sqrt(rate * (1 - rate) / days)
+    # the days judged scatter, and so does the limit by the days it was fitted on
+    rate, scatter = design.false_alarms_per_day, 1 / len(select.day_starts) + 1 / len(fit.day_starts)
+    bound = rate + ndtri(1 - EXCLUSION_LEVEL / len(candidates)) * np.sqrt(rate * (1 - rate) * scatter)
     honest = [i for i, share in enumerate(alarms) if share <= bound]
     ranked = sorted(honest or range(len(candidates)), key=lambda i: screened[i])
     order, textbook = ranked[: design.finalists], [i for i in ranked if _textbook(*pairs[i])][:1]
