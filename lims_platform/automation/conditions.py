@@ -116,7 +116,7 @@ class Incomplete(SubsetAutomationCondition[dg.AssetKey]):
 
 @record
 class Closed(SubsetAutomationCondition[dg.AssetKey]):
-    """True for days that are over in the laboratory's calendar."""
+    """True for days that are over in the laboratory's calendar; an asset without days has none."""
 
     zone: ZoneInfo
 
@@ -127,7 +127,7 @@ class Closed(SubsetAutomationCondition[dg.AssetKey]):
 
     def compute_subset(self, context: dg.AutomationContext) -> EntitySubset:
         if context.partitions_def is None:
-            return context.candidate_subset
+            return context.get_empty_subset()
         keys = context.candidate_subset.expensively_compute_partition_keys()
         closed = {day.isoformat() for day in _closed_days(list(keys), context.evaluation_time, self.zone)}
         return context.asset_graph_view.get_subset_from_partition_keys(context.key, context.partitions_def, closed)

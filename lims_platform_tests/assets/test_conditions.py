@@ -64,6 +64,10 @@ def gold() -> None:
 def mart() -> None: ...
 
 
+@dg.asset(deps=[silver], automation_condition=once_a_day("01:00") | late_changes(ZONE, BACK))
+def summary() -> None: ...
+
+
 @dg.asset(deps=[gold], automation_condition=once_due(Window(time(3), ZONE, 6), BACK))
 def model() -> None: ...
 
@@ -72,7 +76,7 @@ def model() -> None: ...
 def page() -> None: ...
 
 
-ALL = [silver, register, gold, mart, model, page]
+ALL = [silver, register, gold, mart, summary, model, page]
 DEFS = dg.Definitions(assets=ALL, asset_checks=[contract])
 
 
@@ -86,6 +90,7 @@ class Lab:
 
     instance: dg.DagsterInstance
     cursor: object = None
+    with_summary: bool = False
 
     def run(self, when: str, *assets: dg.AssetsDefinition, first: str, last: str | None = None) -> bool:
         """Materialise days of assets at that time, with their checks."""
@@ -107,7 +112,7 @@ class Lab:
             )
         self.cursor = result.cursor
         found: dict[str, list[str]] = {}
-        for made in (gold, mart, model, page):
+        for made in (gold, mart, model, page, *([summary] if self.with_summary else [])):
             keys = result.get_requested_partitions(made.key)
             if result.get_num_requested(made.key):
                 found[made.key.to_user_string()] = sorted(key or "" for key in keys)
@@ -121,7 +126,7 @@ def lab() -> Iterator[Lab]:
     with dg.DagsterInstance.ephemeral() as instance:
         made = Lab(instance)
         assert made.run("03-19T06:00", silver, register, gold, mart, first="2026-03-01", last="2026-03-18")
-        assert made.run("03-19T06:30", model, page, first="2026-03-18")
+        assert made.run("03-19T06:30", model, page, summary, first="2026-03-18")
         assert made.run("03-19T23:00", silver, first="2026-03-19")
         assert made.asked("03-19T23:30") == {}
         yield made
@@ -200,6 +205,17 @@ def test_late_rows_redo_the_mart_of_their_day_and_not_the_point_in_time_features
     assert lab.asked("03-20T10:05") == {"mart": ["2026-03-12"]}
     lab.run("03-20T11:00", silver, first="2026-03-20")
     assert lab.asked("03-20T11:05") == {}, "today is not over"
+
+
+def test_a_mart_without_days_is_made_once_a_day_and_not_after_every_reading(lab: Lab) -> None:
+    lab.with_summary = True
+    lab.run("03-20T00:05", silver, first="2026-03-19")
+    assert lab.asked("03-20T01:05")["summary"] == [""]
+    lab.run("03-20T01:10", summary, gold, mart, first="2026-03-19")
+    lab.asked("03-20T01:15")
+    lab.run("03-20T10:00", silver, first="2026-03-20")
+    lab.run("03-20T10:10", silver, first="2026-03-12")
+    assert lab.asked("03-20T10:15") == {"mart": ["2026-03-12"]}
 
 
 def test_training_waits_for_sunday_and_for_every_day_up_to_saturday(lab: Lab) -> None:
