@@ -227,3 +227,13 @@ def test_a_late_row_of_a_day_loaded_without_rows_became_known_when_it_was_read(t
     load(history, Source([("S1", 2, 7.0, 0), ("S2", 0, 7.0, -60 * 24 * 30)]), 4, 1)
     late = bronze(history).filter(pl.col("sample_id") == "S2")
     assert late["knowledge_origin"].item() == "ingestion" and late["known_from"].item() == NOW + timedelta(hours=1)
+
+
+def test_a_row_dated_in_the_future_moves_to_its_day_when_that_day_exists(tmp_path: Path) -> None:
+    history, source = new_history(tmp_path), Source([("S1", DAYS, 7.0, 0)])
+    for last, day, origin in ((LAST, LAST, "outside"), (LAST + timedelta(days=1), LAST + timedelta(days=1), "event")):
+        window = DayWindow(FIRST, last, FIRST, last, True, last)
+        for _ in range(2):
+            history.merge(Reading("s", window, lambda: source.frame(source.rows), source.fetch_keys), NOW, "run")
+        assert live(history).select("event_date", "date_source").rows() == [(day, origin)]
+    assert bronze(history).sort("row_version")["change"].to_list() == ["insert", "delete", "insert"]
