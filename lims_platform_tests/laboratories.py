@@ -22,6 +22,9 @@ from deltalake import DeltaTable
 from lims_platform.privacy.pseudonyms import load_pseudonymiser
 from lims_platform_tests.system.deployment import ROOT, environment
 
+#: Names of runs, and identities made of the time something was first noticed.
+RUN_COLUMNS = ("ingest_run_id", "dagster_run_id", "alert_id", "event_id", "notification_id")
+
 
 @dataclass(frozen=True)
 class Laboratory:
@@ -105,7 +108,7 @@ class Laboratory:
         return pl.scan_delta(self.delta(table)).collect()
 
     def digest(self, table: str, since: datetime) -> str:
-        """SHA-256 of a table's rows in a fixed order, without run ids and clock times after ``since`` (UTC)."""
+        """SHA-256 of a table's rows in a fixed order, without RUN_COLUMNS and clock times after ``since`` (UTC)."""
         return digest(self.frame(table), since)
 
     def digests(self, since: datetime) -> dict[str, str]:
@@ -115,7 +118,7 @@ class Laboratory:
 
 def digest(frame: pl.DataFrame, since: datetime) -> str:
     """See Laboratory.digest; floats take part to their last bit."""
-    plain = frame.drop("ingest_run_id", strict=False)
+    plain = frame.drop(RUN_COLUMNS, strict=False)
     times = [c for c, dtype in plain.schema.items() if isinstance(dtype, pl.Datetime)]
     plain = plain.with_columns([pl.when(pl.col(c) < pl.lit(since)).then(pl.col(c)).alias(c) for c in times])
     columns = sorted(plain.columns)
