@@ -143,7 +143,8 @@ def tune(history: History, bias: BiasModel, design: Design) -> Choice:
     """The candidate with the least ANPed at ± design.bias; NotEvaluableError where history does not allow one.
 
     Candidates that alarm on more selection days than chance explains at the chosen rate (level EXCLUSION_LEVEL over all
-    candidates, Bonferroni) are out, unless all do. Transformation, centre and limit of the choice are refitted on fitting and selection days together.
+    candidates, Bonferroni) are out, unless all do. Transformation, centre and limit of the choice are refitted on fitting
+    and selection days together.
     """
     selecting, verifying = _cuts(history, bias, design)
     fit, select = history.between(0, selecting), history.between(selecting, verifying)
