@@ -66,7 +66,7 @@ def patient_qc(results: Frame, settings: pl.DataFrame, first: date, last: date, 
 
 
 def _unjudged(part: pl.DataFrame, why: str) -> pl.DataFrame:
-    return _days(part, part.head(0).with_columns(statistic=0.0, ratio=0.0, behind=0), 0).with_columns(
+    return _days(part, part.head(0).with_columns(statistic=0.0, ratio=0.0, behind=pl.lit(0, pl.Int64)), 0).with_columns(
         monitor=pl.lit(None, pl.String), control_limit=pl.lit(None, pl.Float64), limit_of=pl.lit(None, pl.String),
         tuned_on=pl.lit(None, pl.Date), outcome=pl.lit(why),
     )  # fmt: skip

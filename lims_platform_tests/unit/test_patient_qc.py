@@ -194,3 +194,11 @@ def test_a_statistic_that_cannot_answer_yet_is_no_silent_pass(settings):
         "evaluated",
     ]
     assert found["alarm"].to_list()[:2] == [None, None]
+
+
+def test_an_analyte_with_a_setting_stands_beside_one_without(sodium, settings):
+    other = _results("0000-0", np.full(PER_DAY, 7.0))
+    out = _judged(pl.concat([sodium, other]), settings)
+    outcomes = dict(out.select("loinc_code", "outcome").iter_rows())
+    assert outcomes["0000-0"] == "not evaluable: the analyte has no setting yet"
+    assert any(why == "evaluated" for why in outcomes.values())
