@@ -60,7 +60,7 @@ def patient_qc(results: Frame, settings: pl.DataFrame, first: date, last: date, 
     table = TABLES["patient_qc"]
     if not judged:
         return table.empty()
-    whole = pl.concat(judged).filter(pl.col("as_of_date").is_between(first, last))
+    whole = pl.concat(judged, how="diagonal").filter(pl.col("as_of_date").is_between(first, last))
     whole = whole.with_columns(max_statistic=pl.col("max_ratio") * pl.col("control_limit"))
     return whole.select([pl.col(n).cast(t) for n, t in table.dtypes.items()]).sort("as_of_date", "loinc_code", "device_id")
 

@@ -197,8 +197,9 @@ def test_a_statistic_that_cannot_answer_yet_is_no_silent_pass(settings):
 
 
 def test_an_analyte_with_a_setting_stands_beside_one_without(sodium, settings):
-    other = _results("0000-0", np.full(PER_DAY, 7.0))
-    out = _judged(pl.concat([sodium, other]), settings)
-    outcomes = dict(out.select("loinc_code", "outcome").iter_rows())
-    assert outcomes["0000-0"] == "not evaluable: the analyte has no setting yet"
-    assert any(why == "evaluated" for why in outcomes.values())
+    yesterday = TODAY - timedelta(days=1)
+    other = _results("0000-0", np.full((1, PER_DAY), 7.0), last=yesterday)
+    out = _judged(pl.concat([sodium, other]), settings, yesterday, yesterday)
+    outcomes = out.group_by("loinc_code").agg("outcome").sort("loinc_code")["outcome"].to_list()
+    assert outcomes[0] == ["not evaluable: the analyte has no setting yet"]
+    assert "evaluated" in outcomes[1]
