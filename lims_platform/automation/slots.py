@@ -1,4 +1,4 @@
-"""Pool slots of killed processes: a slot whose holder was killed would block its table's pool for ever.
+"""Pool slots nobody would free: of a killed process, or free while a queued step was forgotten; either blocks for ever.
 
 Here: telling a living holder from a dead one, for storages on a local disk. Not here: pools and limits (dagster.yaml).
 
@@ -23,7 +23,7 @@ class SlotsOfTheDead:
         return Path(self._base_dir) / "alive" / run_id
 
     def claim_concurrency_slot(self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None) -> Any:
-        """Claim as usual; where the pool is full, free what dead processes hold and claim again."""
+        """Claim as usual; where that is refused, free what dead processes hold, call a forgotten step, and claim again."""
         self._hold(run_id)
         base: Any = super()
         status = base.claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
@@ -34,7 +34,14 @@ class SlotsOfTheDead:
         dead = [other for other in info.active_run_ids | info.pending_run_ids if other != run_id and self._is_dead(other)]
         for other in dead:
             this.free_concurrency_slots_for_run(other)
-        return base.claim_concurrency_slot(concurrency_key, run_id, step_key, priority) if dead else status
+        forgotten = not info.claimed_slots and not info.assigned_step_count
+        if not dead and not forgotten:
+            return status
+        if forgotten:
+            # Dagster queues a step as unassigned if the pool was full when it looked; a holder that freed its slot between
+            # that look and the queueing assigned nobody, and nobody ever would
+            this.assign_pending_steps([concurrency_key])
+        return base.claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
 
     def delete_events(self, run_id: str) -> None:
         """Forget a run, its mark with it."""

@@ -29,3 +29,12 @@ def test_a_killed_holder_frees_its_slot_and_a_living_one_does_not(tmp_path: Path
     holder.join()
     assert storage.claim_concurrency_slot("lake/a", "second", "step").is_claimed
     assert not storage.claim_concurrency_slot("lake/a", "third", "step").is_claimed, "this process lives"
+
+
+def test_a_step_queued_while_the_last_slot_was_being_freed_is_not_forgotten(tmp_path: Path) -> None:
+    storage = BatchedSqliteEventLogStorage(str(tmp_path))
+    storage.set_concurrency_slots("lake/a", 1)
+    # what the race leaves: the pool is free, the step waits without having been assigned
+    storage.add_pending_step("lake/a", "second", "step", should_assign=False)
+    assert storage.claim_concurrency_slot("lake/a", "second", "step").is_claimed
+    assert not storage.claim_concurrency_slot("lake/a", "third", "step").is_claimed
