@@ -75,8 +75,8 @@ def _steps() -> list[Step]:
         Step(
             "reports",
             dg.AssetSelection.groups("reports") - overview,
-            # alerts are written every ten minutes; the catalogue shows them with the next reading
-            follows_inputs(besides=dg.AssetSelection.groups("alerts")),
+            # bronze, silver and alerts are written at least hourly; what they hold is shown with the next of the others
+            follows_inputs(besides=dg.AssetSelection.groups("bronze", "silver", "alerts")),
             "Workbook, drift page and catalogue, after their inputs changed.",
         ),
     ]
