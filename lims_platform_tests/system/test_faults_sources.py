@@ -201,7 +201,7 @@ def terminate(uri: str, done: threading.Event, killed: list[int]) -> None:
         killed += [int(count)] if count else []
 
 
-def test_a_session_the_server_ends_is_passing_trouble(works: Works, postgres_database: str) -> None:  # noqa: F811
+def test_a_session_the_server_ends_is_read_again(works: Works, postgres_database: str) -> None:  # noqa: F811
     postgres_works(works, postgres_database, 100)
     slow = "SELECT l.* FROM lab_results l WHERE pg_sleep(0.002) IS NOT NULL"
     works.connect({"uri": postgres_database}, lab_results={"query": slow})
@@ -209,10 +209,9 @@ def test_a_session_the_server_ends_is_passing_trouble(works: Works, postgres_dat
     thread = threading.Thread(target=terminate, args=(postgres_database, done, killed))
     thread.start()
     try:
-        said = fault(works)
+        state = healthy(works)
     finally:
         done.set()
         thread.join()
-    assert killed and "source main, table lab_results" in said and works.rows("lab_results_raw").is_empty()
-    state = healthy(works)
+    assert killed, "no session was ended: the test shows nothing"
     assert works.kept().height > 100 and healthy(works) == state
