@@ -23,7 +23,7 @@ ZONE = ZoneInfo("Europe/Berlin")
 DAYS = [date(2026, 3, 20) + timedelta(days=offset) for offset in range(14)]
 OUTAGE = (datetime(2026, 3, 25, 9, 30, tzinfo=ZONE), datetime(2026, 3, 26, 15, 30, tzinfo=ZONE))
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
 
 
 @pytest.fixture(scope="module")
