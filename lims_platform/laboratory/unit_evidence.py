@@ -62,11 +62,13 @@ def unit_evidence(rows: pl.LazyFrame, reference: Reference) -> pl.DataFrame:
         .agg(n=pl.len().cast(pl.Int64), logs=pl.col("log"))
         .collect(engine="streaming")
     )
-    pooled = groups.group_by(*GROUP).agg(n=pl.col("n").sum(), logs=pl.col("logs").explode())
-    alone = groups.filter(pl.col("n") >= SMALLEST)
-    together = groups.filter(pl.col("n") < SMALLEST).select(*GROUP, *_DEVICE)
-    together = together.join(pooled.filter(pl.col("n") >= SMALLEST), on=list(GROUP), how="inner", nulls_equal=True)
-    return _decided(pl.concat([alone, together.select(alone.columns)]), reference)
+    small = groups.filter(pl.col("n") < SMALLEST).select(*GROUP, *_DEVICE)
+    mixed = groups.join(small.select(*GROUP).unique(), on=list(GROUP), how="semi", nulls_equal=True)
+    pooled = mixed.group_by(*GROUP).agg(n=pl.col("n").sum(), logs=pl.col("logs").explode()).filter(pl.col("n") >= SMALLEST)
+    together = _decided(pooled.with_columns([pl.lit(None, pl.String).alias(name) for name in _DEVICE]), reference)
+    spread = small.join(together.drop(*_DEVICE), on=list(GROUP), how="inner", nulls_equal=True)
+    alone = _decided(groups.filter(pl.col("n") >= SMALLEST), reference)
+    return pl.concat([alone, spread.select(alone.columns)])
 
 
 def _decided(groups: pl.DataFrame, reference: Reference) -> pl.DataFrame:
