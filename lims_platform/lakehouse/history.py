@@ -30,6 +30,7 @@ from lims_platform.lakehouse.versions import (
     dated,
     distinct_rows,
     prepared,
+    repeated,
     resolve_duplicates,
     with_knowledge,
 )
@@ -115,47 +116,59 @@ class _Merge:
         self.history, self.reading, self.window = history, reading, reading.window
         self.now, self.run_id = now, run_id
         self.snapshot = Snapshot(history.lake, history.table, reading.source)
-        self.incoming = prepared(reading.rows(), history.source_table, reading.source)
 
     def commit(self) -> MergeResult:
-        """Compare, guard, append, read back."""
+        """Read, compare, guard, append, read back; wide frames are let go as soon as the next one stands."""
+        read, distinct = self._read()
         live = self.snapshot.live(self._in_window())
-        distinct = distinct_rows(self.incoming)
         contested = self._contested(distinct, live)
         if not contested.is_empty():
             live = pl.concat([live, self.snapshot.live_of(contested)]).unique("row_key")
+        unlike = distinct.height
         rows = self._settled(distinct, contested, live)
-        both = rows.join(live.select(pl.all().name.prefix("live_")), left_on="row_key", right_on="live_row_key", how="left")
-        # A row that loses or gains its usable time moves like one that changes its day: window filters stay exact.
-        was_stray = pl.col("live_date_source").is_in(STRAY_ORIGINS)
-        same_day = (pl.col("event_date") == pl.col("live_event_date")) & (was_stray == STRAY)
-        fresh = both.filter(pl.col("live_row_version").is_null())
-        updates = both.filter(same_day & (pl.col("row_digest") != pl.col("live_row_digest")))
-        moved = both.filter(~same_day)
+        del distinct
+        expected = rows.lazy().filter(self._in_window()).group_by("event_date").agg(expected=pl.len()).collect()
+        conflicts = int(rows["is_conflict"].sum())
         dead = live.join(rows, on="row_key", how="anti")
         if self.history.policy.no_deletes_before:
             dead = dead.filter(pl.col("event_date") >= self.history.policy.no_deletes_before)
         self._guard(live, dead.filter(~pl.col("is_conflict")))
-        gone = pl.concat(
-            [
-                dead.select("row_key", "row_version", "event_date", "known_from"),
-                moved.select(
-                    "row_key", *[pl.col(f"live_{c}").alias(c) for c in ("row_version", "event_date", "known_from")]
-                ),
-            ]
-        )
-        changes = self._changes(fresh, updates, moved, gone)
+        fresh, updates, moved = self._compared(rows, live)
+        del rows
+        narrow = ("row_version", "event_date", "known_from")
+        left = moved.select("row_key", *[pl.col(f"live_{name}").alias(name) for name in narrow])
+        gone = pl.concat([dead.select("row_key", *narrow), left])
+        # days together: a partition's file is then written in one go
+        changes = self._changes(fresh, updates, moved, gone).sort("event_date", maintain_order=True)
+        del fresh, updates, moved
         version = self._append(changes)
         made = dict(changes["change"].value_counts().iter_rows())
-        numbers = (
-            self.incoming.height,
-            self.incoming.height - distinct.height,
-            *(made.get(change, 0) for change in ("insert", "update", "delete")),
-            int(rows["is_conflict"].sum()),
-        )
+        appended = (made.get(change, 0) for change in ("insert", "update", "delete"))
+        counts = dict(zip(COUNTS, (read, read - unlike, *appended, conflicts), strict=True))
         away = changes.filter(~self._in_window())["event_date"].unique().sort()
-        counts = dict(zip(COUNTS, numbers, strict=True))
-        return MergeResult(version, counts, self._conservation(rows.filter(self._in_window())), tuple(away))
+        return MergeResult(version, counts, self._conservation(expected), tuple(away))
+
+    def _read(self) -> tuple[int, pl.DataFrame]:
+        """How many rows the source gave, and them without identical duplicates."""
+        rows = prepared(self.reading.rows(), self.history.source_table, self.reading.source)
+        return rows.height, distinct_rows(rows)
+
+    def _compared(self, rows: pl.DataFrame, live: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        """The rows that are new, that changed where they are, and that moved; the latter two with live_… of their past."""
+        told = rows.select("row_key", "event_date", "date_source", "row_digest").with_row_index("_at")
+        past = live.select(pl.all().name.prefix("live_"))
+        told = told.join(past, left_on="row_key", right_on="live_row_key", how="left", maintain_order="left")
+        # A row that loses or gains its usable time moves like one that changes its day: window filters stay exact.
+        was_stray = pl.col("live_date_source").is_in(STRAY_ORIGINS)
+        same_day = (pl.col("event_date") == pl.col("live_event_date")) & (was_stray == STRAY)
+
+        def picked(condition: pl.Expr) -> pl.DataFrame:
+            part = told.filter(condition)
+            wide = rows if part.height == rows.height else rows[part["_at"]]
+            return wide.hstack(part.select("live_row_version", "live_event_date", "live_known_from"))
+
+        fresh = picked(pl.col("live_row_version").is_null())
+        return fresh, picked(same_day & (pl.col("row_digest") != pl.col("live_row_digest"))), picked(~same_day)
 
     def _in_window(self) -> pl.Expr:
         """Rows this merge is answerable for: the window's dated rows, and every stray where strays were read."""
@@ -171,7 +184,7 @@ class _Merge:
 
     def _contested(self, distinct: pl.DataFrame, live: pl.DataFrame) -> pl.DataFrame:
         """base_key of every key the extract alone cannot settle."""
-        doubled = distinct.filter(pl.col("base_key").is_duplicated()).select("base_key")
+        doubled = distinct.select("base_key").filter(repeated(distinct))
         if self.snapshot.is_new:
             return doubled.unique()
         in_conflict = self.snapshot.live(pl.col("is_conflict")).select("base_key")
@@ -222,7 +235,7 @@ class _Merge:
         """The versions to append, in the contract's columns."""
         columns = [*self.history.source_table.stored_schema, "source", "event_date", "date_source", "time_flag"]
         keep = [*columns, "row_key", "is_conflict", "row_digest", "version_time"]
-        born = fresh.select(keep).join(self._last_dead(fresh, gone), on="row_key", how="left")
+        born = self._born(fresh.select(keep), gone)
         inserts = pl.concat(
             [
                 born.with_columns(change=pl.lit("insert")),
@@ -249,10 +262,13 @@ class _Merge:
             out.append(self._finished(self._deletes(gone, written, columns)))
         return pl.concat(out)
 
-    def _last_dead(self, fresh: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
-        """Last version of keys that lived before (deleted since, or deleted on another day in this commit)."""
+    def _born(self, fresh: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
+        """New rows with the last version of keys that lived before (deleted since, or on another day in this commit)."""
+        dead = self.snapshot.last_versions(fresh.select("row_key"))
+        if dead.is_empty():
+            return fresh.with_columns([pl.lit(None, dead.schema[name]).alias(name) for name in ("before", "before_known")])
         going = pl.col("row_key").is_in(gone["row_key"].unique().implode()).cast(pl.Int32)
-        return self.snapshot.last_versions(fresh.select("row_key")).with_columns(before=pl.col("before") + going)
+        return fresh.join(dead.with_columns(before=pl.col("before") + going), on="row_key", how="left")
 
     def _deletes(self, gone: pl.DataFrame, written: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
         """Delete versions: the dead row's own content, so that a reader of the day sees what went."""
@@ -278,10 +294,9 @@ class _Merge:
         days = set(changes["event_date"]) | self.snapshot.never_loaded(covered)
         return self.snapshot.append(changes, days, self.run_id) if days else None
 
-    def _conservation(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Per day the distinct source rows and the live rows read back from the lake at the committed version."""
-        live = self.snapshot.live(self._in_window()).group_by("event_date").agg(live=pl.len())
-        expected = rows.group_by("event_date").agg(expected=pl.len())
+    def _conservation(self, expected: pl.DataFrame) -> pl.DataFrame:
+        """Per day the distinct source rows, and the live rows read back from the lake at the committed version."""
+        live = self.snapshot.live_per_day(self._in_window())
         return (
             expected.join(live, on="event_date", how="full", coalesce=True)
             .with_columns(pl.col("expected", "live").fill_null(0))

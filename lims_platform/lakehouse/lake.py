@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from lims_platform.contracts.base import Table
@@ -80,6 +80,15 @@ def conform(frame: pl.LazyFrame, table: Table) -> pl.LazyFrame:
     return frame.select(list(expected))
 
 
+def file_properties(table: Table) -> WriterProperties:
+    """How a table's Parquet files are written: no dictionary where nearly every value is another one.
+
+    Building dictionaries that are then given up took a third of the time of a bronze write.
+    """
+    unique = [name for name in ("row_key", "row_digest", "result_id") if name in table.dtypes]
+    return WriterProperties(column_properties={name: ColumnProperties(dictionary_enabled=False) for name in unique})
+
+
 class Lake:
     """Delta tables under ``root``, one folder per ``<layer>/<table>``."""
 
@@ -132,7 +141,7 @@ class Lake:
         when another writer committed these days meanwhile: the caller starts again from its reads, because ``frame`` may be
         out of date.
         """
-        options: dict[str, object] = {"schema_mode": "merge"}
+        options: dict[str, object] = {"schema_mode": "merge", "writer_properties": file_properties(table)}
         if table.partition is not None:
             if first is None or last is None:
                 raise ValueError(f"{table.path} is written by days: first and last are required")

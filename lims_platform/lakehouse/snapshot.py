@@ -13,7 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.source import UTC
-from lims_platform.lakehouse.lake import Lake, writing
+from lims_platform.lakehouse.lake import Lake, file_properties, writing
 from lims_platform.lakehouse.versions import base_key, live_rows
 
 LIVE_COLUMNS = (
@@ -53,6 +53,10 @@ class Snapshot:
     def live(self, which: pl.Expr) -> pl.DataFrame:
         """Live rows among the versions ``which`` selects, in LIVE_COLUMNS and base_key."""
         return live_rows(self.rows().filter(which).select(*LIVE_COLUMNS, "base_key")).collect()
+
+    def live_per_day(self, which: pl.Expr) -> pl.DataFrame:
+        """event_date, live: the number of live rows among the versions ``which`` selects."""
+        return live_rows(self.rows().filter(which)).group_by("event_date").agg(live=pl.len()).collect(engine="streaming")
 
     def live_of(self, keys: pl.DataFrame) -> pl.DataFrame:
         """Live rows of the base keys, on any day, conflicts included."""
@@ -94,6 +98,12 @@ class Snapshot:
             custom_metadata={"dagster_run_id": run_id, "source": self._source},
         )
         with writing(self._table):
-            write_deltalake(self._delta, changes, mode="append", commit_properties=properties)
+            write_deltalake(
+                self._delta,
+                changes,
+                mode="append",
+                commit_properties=properties,
+                writer_properties=file_properties(self._table),
+            )
         self._version = int(self._delta.version())
         return self._version

@@ -48,17 +48,26 @@ def resolve_duplicates(rows: pl.DataFrame) -> pl.DataFrame:
     ``rows``: prepared and already distinct. The winner of a key is the highest (version_time, row_digest); a loser's
     row_key carries its digest, so it is a row of its own that can come and go.
     """
-    plain = rows.with_columns(row_key=pl.col("base_key"), is_conflict=pl.lit(False))
-    repeated = pl.col("base_key").is_duplicated()
-    many = plain.filter(repeated)
-    if many.is_empty():
-        return plain
-    ranked = many.sort("version_time", "row_digest", descending=True, nulls_last=True).with_columns(
-        is_conflict=pl.int_range(pl.len()).over("base_key") > 0
+    many = rows.select("base_key", "version_time", "row_digest").with_row_index("_at").filter(repeated(rows))
+    losers = (
+        many.sort("version_time", "row_digest", descending=True, nulls_last=True)
+        .filter(pl.int_range(pl.len()).over("base_key") > 0)
+        .sort("_at")
     )
-    losers = pl.col("base_key") + "#" + pl.col("row_digest")
-    ranked = ranked.with_columns(row_key=pl.when("is_conflict").then(losers).otherwise("base_key"))
-    return pl.concat([plain.filter(~repeated), ranked])
+    conflict = pl.repeat(False, rows.height, dtype=pl.Boolean, eager=True).scatter(losers["_at"], True)
+    row_key = rows["base_key"].clone()
+    if losers.height:
+        row_key = row_key.scatter(losers["_at"], losers["base_key"] + "#" + losers["row_digest"])
+    return rows.with_columns(row_key.alias("row_key"), conflict.alias("is_conflict"))
+
+
+def repeated(rows: pl.DataFrame) -> pl.Series:
+    """Which prepared rows share their base_key with another one; by hashes first, because nearly no key repeats."""
+    suspect = rows["base_key"].hash().is_duplicated()
+    if not suspect.any():
+        return suspect
+    names = rows["base_key"].filter(suspect)
+    return suspect.clone().scatter(suspect.arg_true(), names.is_duplicated())
 
 
 def live_rows(versions: pl.LazyFrame) -> pl.LazyFrame:
@@ -82,7 +91,12 @@ def base_key() -> pl.Expr:
 
 def distinct_rows(rows: pl.DataFrame) -> pl.DataFrame:
     """Prepared rows without identical duplicates; the first of each stays."""
-    return rows.unique(["base_key", "event_date", "row_digest"], keep="first", maintain_order=True)
+    many = repeated(rows)
+    if not many.any():
+        return rows
+    known = ["base_key", "event_date", "row_digest"]
+    first = rows.select(*known).with_row_index("_at").filter(many).unique(known, keep="first", maintain_order=True)["_at"]
+    return rows.filter((~many).scatter(first, True))
 
 
 def dated(rows: pl.DataFrame, live: pl.DataFrame, window: DayWindow) -> pl.DataFrame:
@@ -94,14 +108,18 @@ def dated(rows: pl.DataFrame, live: pl.DataFrame, window: DayWindow) -> pl.DataF
     outside = ~pl.col("event_date").is_between(window.partitions_first, window.partitions_last)
     origin = pl.when(outside & ~STRAY).then(pl.lit("outside")).otherwise("date_source")
     rows = rows.with_columns(date_source=pl.when(pl.col("event_date").is_null()).then(pl.lit("no_time")).otherwise(origin))
+    is_stray = rows.select(STRAY).to_series()
+    if not is_stray.any():
+        return rows
     strays = live.filter(STRAY).sort("event_date")
     exact = strays.unique(["base_key", "row_digest"], keep="first").select("base_key", "row_digest", day="event_date")
     any_day = strays.unique("base_key", keep="first").select("base_key", key_day="event_date")
-    joined = rows.join(exact, on=["base_key", "row_digest"], how="left").join(any_day, on="base_key", how="left")
+    lost = rows.filter(is_stray).join(exact, on=["base_key", "row_digest"], how="left")
+    lost = lost.join(any_day, on="base_key", how="left")
     stray_day = pl.coalesce("day", "key_day", pl.lit(window.stray_day or window.last))
-    return distinct_rows(
-        joined.with_columns(event_date=pl.when(STRAY).then(stray_day).otherwise("event_date")).drop("day", "key_day")
-    )
+    # only strays change their day, so only they can become equal
+    settled = distinct_rows(lost.with_columns(event_date=stray_day).drop("day", "key_day"))
+    return pl.concat([rows.filter(~is_stray), settled])
 
 
 def with_knowledge(

@@ -18,6 +18,8 @@ GENERIC = (
 _MARK = "\ue0ff"
 #: Identifiers shorter than this, or without a letter, are too easily a measured value.
 _KNOWN_LENGTH = 5
+#: Above so many pieces of texts all known identifiers are looked for instead.
+_MOST_PIECES = 2_000_000
 _WORD = r"[\p{Alphabetic}\p{N}]"
 
 
@@ -43,7 +45,7 @@ def redact(
         Text of the same length and name; null stays null; a text without identifiers is unchanged.
     """
     distinct = texts.drop_nulls().unique().to_frame("text")
-    words = {domain: _worth_finding(values) for domain, values in known.items()}
+    words = {domain: _occurring(_worth_finding(values), distinct["text"]) for domain, values in known.items()}
     suspect = pl.any_horizontal(
         pl.col("text").str.contains(GENERIC),
         *(pl.col("text").str.contains(p) for p in patterns.values()),
@@ -79,6 +81,19 @@ def _worth_finding(values: pl.Series) -> pl.Series:
     clean = values.cast(pl.String).str.strip_chars().drop_nulls().unique().alias("v").to_frame()
     wanted = (pl.col("v").str.len_chars() >= _KNOWN_LENGTH) & pl.col("v").str.contains(r"\p{Alphabetic}")
     return clean.filter(wanted).sort(pl.col("v").str.len_chars(), descending=True)["v"]
+
+
+def _occurring(words: pl.Series, texts: pl.Series) -> pl.Series:
+    """The words that are a piece of any text: looking up every piece is cheaper than an automaton of all patients."""
+    texts = texts.str.replace_all(_MARK, "", literal=True)
+    long = texts.filter((texts.str.len_chars() >= _KNOWN_LENGTH) & texts.str.contains(r"\p{Alphabetic}")).to_frame("text")
+    lengths = words.str.len_chars().unique()
+    if long["text"].str.len_chars().sum() * lengths.len() > _MOST_PIECES:
+        return words
+    starts = pl.int_ranges(0, pl.col("text").str.len_chars())
+    places = long.with_columns(at=starts).explode("at")
+    pieces = [places.select(piece=pl.col("text").str.slice(pl.col("at"), length))["piece"] for length in lengths]
+    return words.filter(words.is_in(pl.concat([words.clear(), *pieces]).unique().implode()))
 
 
 def _split(parts: pl.DataFrame, marked: pl.Expr, domain: str, *, whole_words: bool = False) -> pl.DataFrame:

@@ -5,7 +5,9 @@ Not here: dtypes and days (``conform``), watching a folder for new files.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -17,11 +19,13 @@ from lims_platform.contracts.extract import DayWindow, Extract, SourceError
 from lims_platform.contracts.source import SourceTable
 from lims_platform.sources.changes import Marks, look_at_files
 from lims_platform.sources.config import SourceConfig, TableConfig, redacted
-from lims_platform.sources.conform import Layout, conform, empty, keyed, match_columns
+from lims_platform.sources.conform import Layout, conform, empty, keyed, match_columns, match_key
 from lims_platform.sources.times import day_start, day_start_utc
 
 #: Bytes of CSV parsed at a time; bounds the memory of a file of any size.
 _BLOCK = 16 * 1024 * 1024
+#: Batches being conformed while the next is read; polars leaves the interpreter free meanwhile.
+_AHEAD = 2
 _CSV, _LINES, _JSON, _PARQUET = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson"), (".json",), (".parquet", ".pq")
 
 
@@ -55,18 +59,26 @@ class FileSource:
         return Layout(self.name, table, self.settings, entry, self._calendar, match_columns(place, table, entry, names))
 
     def _batches(
-        self, table: SourceTable, window: DayWindow | None, only: list[str] | None = None
+        self,
+        table: SourceTable,
+        window: DayWindow | None,
+        only: list[str] | None = None,
+        among: dict[str, pl.Series] | None = None,
     ) -> Iterator[tuple[Layout, pl.DataFrame]]:
-        """Raw rows in contract column names, file by file; Parquet already cut to the window's surroundings."""
+        """Raw rows in contract column names, file by file; Parquet already cut to the window's surroundings.
+
+        ``among`` keeps the rows whose text in each of its columns is one of the values; a file without a column keeps all.
+        """
         entry = self.settings.tables[table.name]
         for path in self._files(table):
             suffix = next((s.lower() for s in reversed(path.suffixes) if s.lower() not in (".gz", ".bz2", ".zst")), "")
             place = f"source {self.name}, table {table.name}, file {path}"
             try:
                 if suffix in _CSV:
-                    yield from self._csv(path, table, entry, place, only)
+                    for layout, raw in self._csv(path, table, entry, place, only):
+                        yield layout, raw.lazy().filter(_among(raw.columns, among)).collect()
                 elif suffix in _LINES + _JSON + _PARQUET:
-                    yield self._scan(path, suffix, table, window, only)
+                    yield self._scan(path, suffix, table, window, only, among)
                 else:
                     raise SourceError(f"{place}: unknown kind of file; known: csv, tsv, txt, jsonl, ndjson, json, parquet")
             except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
@@ -129,9 +141,15 @@ class FileSource:
         return None
 
     def _scan(
-        self, path: Path, suffix: str, table: SourceTable, window: DayWindow | None, only: list[str] | None
+        self,
+        path: Path,
+        suffix: str,
+        table: SourceTable,
+        window: DayWindow | None,
+        only: list[str] | None,
+        among: dict[str, pl.Series] | None,
     ) -> tuple[Layout, pl.DataFrame]:
-        """Parquet with projection and day range pushed down; JSON with every value as text."""
+        """Parquet with projection, day range and keys pushed down; JSON with every value as text."""
         if suffix in _PARQUET:
             scan = pl.scan_parquet(path, hive_partitioning=False)
             schema = scan.collect_schema()
@@ -148,8 +166,8 @@ class FileSource:
         if suffix in _PARQUET and window is not None:
             near = self._near(layout, schema, window)
             scan = scan if near is None else scan.filter(near)
-        raw = scan.select(**{c: pl.col(s) for c, s in wanted.items()}).collect(engine="streaming")
-        return layout, raw
+        raw = scan.select(**{c: pl.col(s) for c, s in wanted.items()}).filter(_among(list(wanted), among))
+        return layout, raw.collect(engine="streaming")
 
     def _near(self, layout: Layout, schema: pl.Schema, window: DayWindow) -> pl.Expr | None:
         """Rows that can belong to the window, by statistics of row groups; exact days are cut afterwards."""
@@ -181,13 +199,27 @@ class FileSource:
         return self._gather(table, window, lambda layout, raw: conform(raw, layout, window))
 
     def fetch_keys(self, table: SourceTable, keys: pl.DataFrame, window: DayWindow | None) -> Extract:
-        """Rows having these keys, on whatever day; reads every file."""
-        return self._gather(table, None, lambda layout, raw: keyed(conform(raw, layout, window, within=False), table, keys))
+        """Rows having these keys, on whatever day; looks through every file."""
+        among = {name: keys[name].cast(pl.String).unique() for name in match_key(table, keys)}
+        return self._gather(
+            table, None, lambda layout, raw: keyed(conform(raw, layout, window, within=False), table, keys), among
+        )
 
     def _gather(
-        self, table: SourceTable, window: DayWindow | None, keep: Callable[[Layout, pl.DataFrame], pl.DataFrame]
+        self,
+        table: SourceTable,
+        window: DayWindow | None,
+        keep: Callable[[Layout, pl.DataFrame], pl.DataFrame],
+        among: dict[str, pl.Series] | None = None,
     ) -> Extract:
-        frames = [keep(layout, raw) for layout, raw in self._batches(table, window)]
+        frames: list[pl.DataFrame] = []
+        pending: deque[Future[pl.DataFrame]] = deque()
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            for layout, raw in self._batches(table, window, among=among):
+                pending.append(pool.submit(keep, layout, raw))
+                if len(pending) > _AHEAD:
+                    frames.append(pending.popleft().result())
+        frames += [future.result() for future in pending]
         entry = self.settings.tables[table.name]
         bare = Layout(self.name, table, self.settings, entry, self._calendar, {})
         frame = pl.concat([empty(bare), *frames])
@@ -197,11 +229,17 @@ class FileSource:
         """Rows per day of the window; reads only the columns that date a row."""
         schema = {"event_date": pl.Date(), "rows": pl.Int64()}
         frames = []
+        event = self._event(table)
         for layout, raw in self._batches(table, window, self._dating(table)):
-            dated = conform(raw, layout, window)
-            frames.append(dated.group_by("event_date").agg(rows=pl.len().cast(pl.Int64)))
+            parts = [raw]
+            if event in raw.columns:  # only rows without it look at the times they fall back to
+                absent = raw[event].is_null()
+                parts = [raw.filter(~absent).select(event), raw.filter(absent)]
+            for part in parts:
+                dated = conform(part, layout, window)
+                frames.append(dated.group_by("event_date").agg(rows=pl.len().cast(pl.Int64)))
         counted = pl.concat([pl.DataFrame(schema=schema), *frames])
-        if self._event(table) is None:
+        if event is None:
             return counted.group_by("event_date").agg(pl.col("rows").sum())
         inside = pl.col("event_date").is_between(window.first, window.last)
         return counted.filter(inside).group_by("event_date").agg(pl.col("rows").sum()).sort("event_date")
@@ -228,3 +266,10 @@ class FileSource:
                 values = raw[name].cast(pl.String, strict=False).drop_nulls().unique().to_list()
                 found.setdefault(domains[name] or "", set()).update(v for v in values if v.strip())
         return found
+
+
+def _among(columns: list[str], values: dict[str, pl.Series] | None) -> pl.Expr:
+    """Rows whose text in every column that is there is one of its ``values``; a null is one only of a null."""
+    there = {name: wanted.implode() for name, wanted in (values or {}).items() if name in columns}
+    tests = [pl.col(name).cast(pl.String, strict=False).is_in(wanted, nulls_equal=True) for name, wanted in there.items()]
+    return pl.all_horizontal(True, *tests)

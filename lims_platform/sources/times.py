@@ -52,6 +52,9 @@ def localise(naive: pl.Series, zone: str) -> Converted:
     naive = naive.cast(_NAIVE)
     if zone in ("UTC", "Etc/UTC"):
         return Converted(naive.dt.replace_time_zone("UTC"))
+    offset = _one_offset(naive, zone)
+    if offset is not None:
+        return Converted((naive - offset).dt.replace_time_zone("UTC"))
     flags: dict[str, pl.Series] = {}
     values = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     ambiguous = (values != naive.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null")).fill_null(False)
@@ -70,6 +73,22 @@ def localise(naive: pl.Series, zone: str) -> Converted:
         )
         values = values.zip_with(~missing, shifted.to_series())
     return Converted(values, flags)
+
+
+def _one_offset(naive: pl.Series, zone: str) -> timedelta | None:
+    """The zone's offset if it is one and the same on all days of the times, as in most extracts; None otherwise."""
+    days = naive.dt.date().drop_nulls().unique().to_frame("day")
+    midnight = pl.col("day").cast(_NAIVE)
+    # both midnights of a day: a clock change in between makes them differ, one at midnight itself makes a null
+    both = [
+        at - at.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+        .dt.convert_time_zone("UTC")
+        .dt.replace_time_zone(None)
+        for at in (midnight, midnight + pl.duration(days=1))
+    ]
+    offsets = pl.concat([days.select(offset=one).to_series() for one in both]).unique()
+    found: timedelta | None = offsets.item() if offsets.len() == 1 else None
+    return found
 
 
 def _parse_text(text: pl.Series, zone: str, time_format: str | None) -> Converted:

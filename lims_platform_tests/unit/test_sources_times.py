@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -88,3 +88,17 @@ def test_bounds_enclose_the_calendar_day() -> None:
     low, high = (day_start(day, "Europe/Berlin", "America/New_York", s) for s in (-1, 1))
     assert low < datetime(2024, 3, 30, 19) < high
     assert day_start_utc(day, "Europe/Berlin") == datetime(2024, 3, 30, 23, tzinfo=UTC)
+
+
+@given(
+    zone=st.sampled_from(["Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Monrovia"]),
+    start=st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(2037, 12, 1)),
+    minutes=st.lists(st.integers(0, 3 * 24 * 60), min_size=1, max_size=40),
+)
+def test_local_times_of_few_days_convert_as_the_zone_says(zone: str, start: datetime, minutes: list[int]) -> None:
+    naive = [start + timedelta(minutes=step) for step in minutes]
+    done = to_utc(pl.Series("t", naive, dtype=pl.Datetime("us")), zone)
+    tz = ZoneInfo(zone)
+    # PEP 495: fold=0 is the first of a repeated hour, and in a gap the offset before it
+    expected = [time.replace(tzinfo=tz).astimezone(UTC) for time in naive]
+    assert done.values.to_list() == expected

@@ -1,0 +1,212 @@
+"""Ten million results from Parquet files through bronze, silver and gold: time and memory against bare copies.
+
+Baseline: DuckDB copies the same source files to Parquet (zstd), median of copies interleaved with the runs. The platform
+is one dagster command on the groups bronze, silver, features and operations, on an empty lake. Memory is the sum of the process tree's private and shared-out memory (PSS), sampled. ``--peer PYTHON`` names the
+python of an environment of its own that has pyspark: the standardisation's arithmetic in PySpark local[2] as a second line.
+
+Run: python benchmarks/scale.py [--rows 1000000 10000000] [--days 30] [--devices 1000] [--copies 5] [--keep DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from lims_platform.simulator.config import LabConfig
+from lims_platform.simulator.generate import simulate_days
+from lims_platform_tests.system.deployment import ROOT, environment
+
+END = date(2025, 12, 31)
+SELECT = "group:bronze or group:silver or group:features or group:operations"
+_SAMPLE_SECONDS = 0.25
+_STEP = re.compile(r'Finished execution of step "(\w+)" in ([\d.]+)s')
+
+
+def build(folder: Path, rows: int, days: int, devices: int) -> int:
+    """A LIMS as Parquet files, lab_results one file a day, the small tables one file; returns its result rows."""
+    config = LabConfig(seed=77, end=END, days=days, devices=devices, results_per_day=rows // days)
+    drop = folder / "drop"
+    for table in ("lab_results", "device_logs", "quality_control", "batch_results", "devices"):
+        (drop / table).mkdir(parents=True)
+    total = 0
+    for number, chunk in enumerate(simulate_days(config)):
+        for name, frame in chunk.tables.items():
+            if name == "devices":
+                frame.write_parquet(drop / name / "all.parquet")
+            else:
+                frame.write_parquet(drop / name / f"{number:03}.parquet")
+        total += chunk.tables["lab_results"].height
+    (folder / "sources.yaml").write_text(
+        json.dumps(
+            {
+                "sources": {
+                    "lims": {
+                        "folder": str(drop),
+                        "timezone": "Europe/Berlin",
+                        "identifier_patterns": {"patient": r"\bP\d{7}\b", "technician": r"\bT\d{4}\b"},
+                        "tables": {path.name: {"files": f"{path.name}/*.parquet"} for path in sorted(drop.iterdir())},
+                    }
+                }
+            }
+        )
+    )
+    return total
+
+
+def copy(folder: Path) -> float:
+    """Seconds DuckDB takes to copy the result rows Parquet to Parquet."""
+    target = folder / "copy.parquet"
+    with duckdb.connect(config={"threads": 2}) as connection:
+        begin = time.perf_counter()
+        connection.execute(
+            f"COPY (SELECT * FROM read_parquet('{folder}/drop/lab_results/*.parquet')) TO '{target}' "
+            "(FORMAT parquet, COMPRESSION zstd)"
+        )
+        seconds = time.perf_counter() - begin
+    target.unlink()
+    return seconds
+
+
+def _tree(root: int) -> list[int]:
+    """Process ids of a process and all it started."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, todo = [], [root]
+    while todo:
+        one = todo.pop()
+        found.append(one)
+        todo += parents.get(one, [])
+    return found
+
+
+def _pss(pid: int) -> int:
+    """Bytes of a process, pages it shares divided among their users; 0 where it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+
+
+@contextmanager
+def peak_memory(pid: int) -> Iterator[list[int]]:
+    """Samples the process tree while the block runs; the list's one number is the peak in bytes."""
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            peak[0] = max(peak[0], sum(_pss(one) for one in _tree(pid)))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield peak
+    done.set()
+    thread.join()
+
+
+def materialise(folder: Path, select: str, first: date, last: date) -> tuple[float, int, float]:
+    """Seconds, peak bytes and CPU seconds of the dagster command on a selection."""
+    data = folder / "data"
+    (data / "home").mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "dagster.yaml", data / "home")
+    settings = environment(data, 30, 1, 1) | {
+        "LIMS_SOURCES": str(folder / "sources.yaml"),
+        "LIMS_START_DATE": (first - timedelta(days=1)).isoformat(),
+        "DAGSTER_HOME": str(data / "home"),
+    }
+    settings = {name: value for name, value in settings.items() if not name.startswith("LIMS_DEMO")}
+    arguments = [str(Path(sys.executable).with_name("dagster")), "asset", "materialize", "-m", "lims_platform.definitions"]
+    arguments += ["--select", select, "--partition-range", f"{first}...{last}"]
+    begin, before = time.perf_counter(), os.times()
+    log = folder / "run.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(arguments, env=settings, cwd=ROOT, stdout=out, stderr=out)
+        with peak_memory(process.pid) as peak:
+            code = process.wait()
+    after = os.times()
+    if code:
+        raise SystemExit(f"{select} failed:\n{log.read_text()[-4000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - begin, peak[0], cpu
+
+
+def lake_rows(folder: Path, table: str) -> int:
+    """Rows of a lake table."""
+    return int(pl.scan_delta(str(folder / "data" / "lake" / table)).select(pl.len()).collect().item())
+
+
+def one_size(folder: Path, rows: int, options: argparse.Namespace) -> tuple[int, float, float]:
+    """Build, copy, run and print one size; returns rows, seconds and gibibytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = folder / "rows.json"
+    if not sizes.exists():
+        sizes.write_text(json.dumps(build(folder, rows, options.days, options.devices)))
+    total = int(json.loads(sizes.read_text()))
+    first, last = END - timedelta(days=options.days - 1), END
+    copies, seconds, peaks, cpus = [copy(folder)], [], [], []
+    for _ in range(options.runs):
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        spent, peak, cpu = materialise(folder, SELECT, first, last)
+        seconds.append(spent)
+        peaks.append(peak / 2**30)
+        cpus.append(cpu)
+        copies.append(copy(folder))
+    while len(copies) < options.copies:
+        copies.append(copy(folder))
+    base, time_taken, memory = float(np.median(copies)), float(np.median(seconds)), max(peaks)
+    live, valid, bad = (
+        lake_rows(folder, f"silver/lab_results_{table}") for table in ("history", "standardized", "quarantine")
+    )
+    print(
+        f"{total:,} results of {options.days} days: {time_taken:.1f} s (CPU {np.median(cpus):.1f} s), copy {base:.2f} s, "
+        f"ratio {time_taken / base:.1f}; peak {memory:.2f} GiB; history {live:,}, standardised {valid:,}, quarantined {bad:,}",
+        flush=True,
+    )
+    steps = sorted(((float(s), n) for n, s in _STEP.findall((folder / "run.log").read_text())), reverse=True)
+    print("  " + ", ".join(f"{name} {spent:.1f} s" for spent, name in steps[:12]), flush=True)
+    return total, time_taken, memory
+
+
+def main() -> None:
+    """Print each size, and how time and memory grow."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--devices", type=int, default=1000)
+    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        base = options.keep or Path(temporary)
+        done = [one_size(base / str(rows), rows, options) for rows in options.rows]
+    for (rows, seconds, memory), (more, longer, larger) in pairwise(done):
+        grown = f"{longer / seconds:.1f} times the time, {larger / memory:.1f} times the memory"
+        print(f"{more / rows:.1f} times the rows: {grown}")
+
+
+if __name__ == "__main__":
+    main()
