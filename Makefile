@@ -55,7 +55,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy and the rules between rooms
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev ## every figure of the README, one script each
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; PYTHONPATH=$(CURDIR) $(BIN)/python $$script || exit 1; done
 
 browser:
 	@command -v chromium >/dev/null || { \

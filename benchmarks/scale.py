@@ -1,8 +1,9 @@
 """Ten million results from Parquet files through bronze, silver and gold: time and memory against bare copies.
 
 Baseline: DuckDB copies the same source files to Parquet (zstd), median of copies interleaved with the runs. The platform
-is one dagster command on the groups bronze, silver, features and operations, on an empty lake. Memory is the sum of the process tree's private and shared-out memory (PSS), sampled. ``--peer PYTHON`` names the
-python of an environment of its own that has pyspark: the standardisation's arithmetic in PySpark local[2] as a second line.
+is one dagster command on the groups bronze, silver, features and operations, on an empty lake. Memory is the sum over the
+process tree of resident pages, sampled. ``--peer PYTHON`` names the python of an environment of its own that has pyspark:
+the standardisation's arithmetic in PySpark local[2] as a second line.
 
 Run: python benchmarks/scale.py [--rows 1000000 10000000] [--days 30] [--devices 1000] [--copies 5] [--keep DIR]
 """
@@ -36,7 +37,7 @@ from lims_platform_tests.system.deployment import ROOT, environment
 END = date(2025, 12, 31)
 SELECT = "group:bronze or group:silver or group:features or group:operations"
 _SAMPLE_SECONDS = 0.25
-_STEP = re.compile(r'Finished execution of step "(\w+)" in ([\d.]+)s')
+_STEP = re.compile(r'Finished execution of step "(\w+)" in (?:(\d+)m)?([\d.]+)s')
 
 
 def build(folder: Path, rows: int, days: int, devices: int) -> int:
@@ -102,13 +103,12 @@ def _tree(root: int) -> list[int]:
     return found
 
 
-def _pss(pid: int) -> int:
-    """Bytes of a process, pages it shares divided among their users; 0 where it is gone."""
+def _resident(pid: int) -> int:
+    """Bytes a process has in memory; 0 where it is gone. To count its share of shared pages (PSS) would halt it."""
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def peak_memory(pid: int) -> Iterator[list[int]]:
 
     def watch() -> None:
         while not done.wait(_SAMPLE_SECONDS):
-            peak[0] = max(peak[0], sum(_pss(one) for one in _tree(pid)))
+            peak[0] = max(peak[0], sum(_resident(one) for one in _tree(pid)))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -182,10 +182,11 @@ def one_size(folder: Path, rows: int, options: argparse.Namespace) -> tuple[int,
     )
     print(
         f"{total:,} results of {options.days} days: {time_taken:.1f} s (CPU {np.median(cpus):.1f} s), copy {base:.2f} s, "
-        f"ratio {time_taken / base:.1f}; peak {memory:.2f} GiB; history {live:,}, standardised {valid:,}, quarantined {bad:,}",
+        f"ratio {time_taken / base:.1f}; peak {memory:.2f} GiB; versions {live:,}, valid {valid:,}, quarantined {bad:,}",
         flush=True,
     )
-    steps = sorted(((float(s), n) for n, s in _STEP.findall((folder / "run.log").read_text())), reverse=True)
+    found = _STEP.findall((folder / "run.log").read_text())
+    steps = sorted(((int(minutes or 0) * 60 + float(rest), name) for name, minutes, rest in found), reverse=True)
     print("  " + ", ".join(f"{name} {spent:.1f} s" for spent, name in steps[:12]), flush=True)
     return total, time_taken, memory
 

@@ -3,8 +3,9 @@
 Here: outliers, shift of the median, missing data and agreement between devices, per analyte and day, and their limits.
 Not here: tests of drift (``drift``, ``device_drift``), the scorecard of the rows themselves (``scorecard``).
 
-A row dated D uses results as known at the end of D (see ``asof``). Medians cannot be summed, so each day looks at its
-own five weeks of sorted rows: one turn of a loop per day, none per row.
+A row dated D uses results as known at the end of D (see ``asof``). Medians cannot be summed, but the counts of equal
+values can: each day looks at its own five weeks of counted values. A laboratory reports in a few hundred steps an analyte,
+so there are far fewer of them than rows; one turn of a loop per day, none per row.
 """
 
 from __future__ import annotations
@@ -56,71 +57,97 @@ def quality_anomaly_features(history: Frame, analytes: pl.DataFrame, first: date
         .filter(pl.col("event_date").is_between(first - timedelta(days=BASELINE_DAYS), last))
         .select(
             "event_date", "first_day", "last_day", "source", "test_code", "loinc_code", "device_id",
-            pl.when(numeric).then("value_number").alias("value"),
+            pl.when(numeric).then(pl.col("value_number") + 0.0).alias("value"),
             pl.col("reason").is_null().alias("valid"),
         )
-        .sort("event_date")
-        .collect()
     )  # fmt: skip
+    counted = rows.group_by(pl.exclude("device_id")).agg(n=pl.len()).collect(engine="streaming").sort("event_date")
+    devices = _device_medians(rows.filter(pl.col("event_date") >= first))
     days = days_between(first, last)
-    lows = rows["event_date"].search_sorted(days - timedelta(days=BASELINE_DAYS), "left").to_list()
-    highs = rows["event_date"].search_sorted(days, "right").to_list()
+    lows = counted["event_date"].search_sorted(days - timedelta(days=BASELINE_DAYS), "left").to_list()
+    highs = counted["event_date"].search_sorted(days, "right").to_list()
     built = [
-        _one_day(rows.slice(low, high - low), day)
+        _one_day(counted.slice(low, high - low), day)
         for low, high, day in zip(lows, highs, days.to_list(), strict=True)
         if high > low
     ]
     if not built:
         return TABLES["quality_anomaly_features"].empty()
-    return _features(pl.concat(built), analytes)
+    between = pl.concat(built).join(devices, on=["loinc_code", "as_of_date"], how="left")
+    return _features(between, analytes)
 
 
-def _one_day(rows: pl.DataFrame, day: date) -> pl.DataFrame:
-    """The counts and medians of one day; ``rows`` are those of the day and of its baseline."""
-    known = rows.filter(pl.col("first_day") <= day, pl.col("last_day").is_null() | (pl.col("last_day") >= day))
+def _device_medians(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Per loinc_code and as_of_date: how much the medians of the day's devices vary, and what sampling makes of it."""
+    of_the_day = (pl.col("first_day") <= pl.col("event_date")) & (
+        pl.col("last_day").is_null() | (pl.col("last_day") >= pl.col("event_date"))
+    )
+    medians = (
+        rows.filter(of_the_day, "valid", pl.col("value").is_not_null(), pl.col("device_id").is_not_null())
+        .group_by("event_date", "loinc_code", "device_id")
+        .agg(pl.col("value").median().alias("m"), pl.len().alias("n"))
+        .filter(pl.col("n") >= MIN_DEVICE_RESULTS)
+        .collect(engine="streaming")
+    )
+    return (
+        medians.sort("m", "n")  # a sum depends on its order in the last bits, and a rebuilt row must be the identical one
+        .group_by("loinc_code", pl.col("event_date").alias("as_of_date"))
+        .agg(device_variance=pl.col("m").var(), inverse_n=(1 / pl.col("n")).mean(), devices=pl.len())
+    )
+
+
+def _quantiles(counted: pl.DataFrame, by: str, shares: dict[str, float]) -> pl.DataFrame:
+    """Per ``by``: total, and the quantile of each share, of values that each occur n times; linear between ranks."""
+    steps = (
+        counted.filter(pl.col("value").is_not_null())
+        .group_by(by, "value")
+        .agg(pl.col("n").sum().cast(pl.Int64))
+        .sort(by, "value")
+        .with_columns(upto=pl.col("n").cum_sum().over(by))
+    )
+    last = pl.col("upto").last() - 1
+
+    def ranked(rank: pl.Expr) -> pl.Expr:
+        return pl.col("value").filter(pl.col("upto") > rank).first()
+
+    quantiles = {}
+    for name, share in shares.items():
+        low, high = ranked((last * share).floor()), ranked((last * share).ceil())
+        quantiles[name] = low + (high - low) * ((last * share) % 1)
+    return steps.group_by(by, maintain_order=True).agg(total=pl.col("n").sum(), **quantiles)
+
+
+def _one_day(counted: pl.DataFrame, day: date) -> pl.DataFrame:
+    """The counts and medians of one day; ``counted`` are the values of the day and of its baseline, n rows each."""
+    known = counted.filter(pl.col("first_day") <= day, pl.col("last_day").is_null() | (pl.col("last_day") >= day))
     code = ["source", "test_code"]
     usual = (
         known.filter(pl.col("loinc_code").is_not_null())
         .group_by(*code, "loinc_code")
-        .len()
-        .sort("len", "loinc_code", descending=[True, False])
+        .agg(pl.col("n").sum())
+        .sort("n", "loinc_code", descending=[True, False])
         .unique(code, keep="first")
         .select(*code, pl.col("loinc_code").alias("usual"))
     )
     today = known.filter(pl.col("event_date") == day)
     today = today.join(usual, on=code, how="left", nulls_equal=True).with_columns(pl.coalesce("loinc_code", "usual"))
     before = known.filter(pl.col("event_date") < day, pl.col("valid"))
-    value = pl.col("value")
-    baseline = before.group_by("loinc_code").agg(
-        value.count().alias("base_n"),
-        value.median().alias("base_median"),
-        ((value.quantile(0.75, "linear") - value.quantile(0.25, "linear")) * (1 / 1.3489795003921634)).alias("robust_sd"),
-    )
+    quarters = _quantiles(before, "loinc_code", {"base_median": 0.5, "low": 0.25, "high": 0.75})
+    robust_sd = (pl.col("high") - pl.col("low")) * (1 / 1.3489795003921634)
+    baseline = quarters.select("loinc_code", "base_median", base_n="total", robust_sd=robust_sd)
     good = today.filter("valid").join(baseline, on="loinc_code", how="left")
-    beyond = (value - pl.col("base_median")).abs() > OUTLIER_SD * pl.col("robust_sd")
-    devices = (
-        good.filter(value.is_not_null(), pl.col("device_id").is_not_null())
-        .group_by("loinc_code", "device_id")
-        .agg(value.median().alias("m"), pl.len().alias("n"))
-        .filter(pl.col("n") >= MIN_DEVICE_RESULTS)
-        .sort("m", "n")  # a sum depends on its order in the last bits, and a rebuilt row must be the identical one
-        .group_by("loinc_code")
-        .agg(device_variance=pl.col("m").var(), inverse_n=(1 / pl.col("n")).mean(), devices=pl.len())
-    )
+    beyond = (pl.col("value") - pl.col("base_median")).abs() > OUTLIER_SD * pl.col("robust_sd")
+    outliers = good.group_by("loinc_code").agg(outliers=pl.col("n").filter(beyond).sum())
+    medians = _quantiles(good, "loinc_code", {"median": 0.5}).rename({"total": "n"})
+    n = pl.col("n").cast(pl.Int64)
     return (
         today.filter(pl.col("loinc_code").is_not_null())
         .group_by("loinc_code")
-        .agg(pl.col("valid").sum().cast(pl.Int64).alias("results"), pl.len().cast(pl.Int64).alias("rows"))
-        .join(
-            good.group_by("loinc_code").agg(
-                value.count().alias("n"), beyond.sum().alias("outliers"), value.median().alias("median")
-            ),
-            on="loinc_code",
-            how="left",
-        )
+        .agg(n.filter("valid").sum().alias("results"), n.sum().alias("rows"))
+        .join(outliers, on="loinc_code", how="left")
+        .join(medians, on="loinc_code", how="left")
         .join(baseline, on="loinc_code", how="left")
-        .join(devices, on="loinc_code", how="left")
-        .with_columns(pl.lit(day).alias("as_of_date"))
+        .with_columns(pl.col("n").fill_null(0), pl.lit(day).alias("as_of_date"))
     )
 
 
