@@ -45,20 +45,20 @@ def validity(bronze: pl.LazyFrame, per: Sequence[str] = ("event_date", "row_key"
     pass ``per=("row_key",)``.
     """
     keys = list(per)
-    counted = bronze.with_columns(pl.len().over(keys).alias("_versions"))
-    # Nearly every key has one version; only the others pay for a sort and a window.
-    single = counted.filter(pl.col("_versions") == 1).with_columns(
+    # Nearly every key has one version; only the others pay for a sort and a window, the rest streams.
+    amended = bronze.filter(pl.col("row_version") > 1).select(keys).unique()
+    single = bronze.join(amended, on=keys, how="anti", nulls_equal=True).with_columns(
         pl.lit(None, dtype=pl.Datetime("us", "UTC")).alias("known_to"), pl.lit(True).alias("is_current")
     )
     several = (
-        counted.filter(pl.col("_versions") > 1)
+        bronze.join(amended, on=keys, how="semi", nulls_equal=True)
         .sort([*keys, "row_version"])
         .with_columns(
             pl.col("known_from").cum_min(reverse=True).shift(-1).over(keys).alias("known_to"),
             (pl.col("row_version") == pl.col("row_version").max().over(keys)).alias("is_current"),
         )
     )
-    return pl.concat([single, several]).drop("_versions")
+    return pl.concat([single, several])
 
 
 def known_days(history: Frame, calendar: str) -> pl.LazyFrame:
