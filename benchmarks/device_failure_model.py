@@ -114,7 +114,8 @@ def _log_columns() -> list[str]:
     return list(TABLES["device_metrics_normalized"].dtypes)
 
 
-def _load(config: LabConfig, keep: Path | None) -> Frames:
+def load_frames(config: LabConfig, keep: Path | None) -> Frames:
+    """The laboratory's frames, from the folder ``keep`` where they are there already."""
     names = ("features", "failures", "truth")
     stem = f"{config.devices}x{config.days}-{config.seed}"
     if keep and all((keep / f"{stem}-{n}.parquet").exists() for n in names):
@@ -142,7 +143,7 @@ def main() -> None:
     )  # fmt: skip
 
     begin = time.perf_counter()
-    frames = _load(config, args.keep)
+    frames = load_frames(config, args.keep)
     made = time.perf_counter()
     years = config.devices * config.days / 365.25
     print(f"laboratory   {config.devices} devices × {config.days} days, seed {config.seed} ({made - begin:.0f} s)")

@@ -44,6 +44,7 @@ def row_digests(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
     Two slices are under way at a time: one's text is put together by polars while the other's is hashed by OpenSSL, which
     uses the processor's SHA instructions (DuckDB's sha256 does not, and takes twice as long).
     """
+
     def hashed(start: int) -> pl.Series:
         rows = frame.slice(start, _SLICE)
         parts = [part for name in columns for part in _canonical(rows[name])] or [pl.repeat("", pl.len())]

@@ -81,7 +81,8 @@ def _one_offset(naive: pl.Series, zone: str) -> timedelta | None:
     midnight = pl.col("day").cast(_NAIVE)
     # both midnights of a day: a clock change in between makes them differ, one at midnight itself makes a null
     both = [
-        at - at.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+        at
+        - at.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
         .dt.convert_time_zone("UTC")
         .dt.replace_time_zone(None)
         for at in (midnight, midnight + pl.duration(days=1))
