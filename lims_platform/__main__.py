@@ -15,7 +15,7 @@ import tempfile
 from datetime import date, timedelta
 from pathlib import Path
 
-from lims_platform.commands import keeping
+from lims_platform.commands import keeping, services
 from lims_platform.settings import Settings, SettingsError, load_settings, remember_first_day
 
 
@@ -200,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     door.add_argument("--host", help="address to bind, default LIMS_HL7_HOST")
     door.add_argument("--port", type=int, help="default LIMS_HL7_PORT")
     keeping.add_commands(commands)
+    services.add_commands(commands)
     given = parser.parse_args(arguments)
     try:
         settings = load_settings()
@@ -216,6 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
             return hl7(settings, given.host or settings.hl7_host, port)
         if given.command in keeping.COMMANDS:
             return keeping.run(settings, given)
+        if given.command == "prepare":
+            return services.run(settings, given)
         return summary(settings) if given.command == "summary" else leak_scan(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)

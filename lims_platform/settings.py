@@ -9,10 +9,13 @@ from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from lims_platform.credentials import guessable_address
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -45,7 +48,15 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(
         None,
         validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "LIMS_MLFLOW_TRACKING_URI"),
-        description="MLflow's tracking store; default: SQLite under the data directory",
+        description="MLflow's tracking store; default: SQLite under the data directory; in production MLflow's server",
+    )
+    mlflow_backend_store_uri: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_BACKEND_STORE_URI"),
+        description="PostgreSQL behind MLflow's server, postgresql+psycopg2://…; see docs/production.md",
+    )
+    dagster_database: SecretStr | None = Field(
+        None, description="PostgreSQL of Dagster's storage, postgresql+psycopg2://…; see docs/production.md"
     )
     chunk_rows: int = Field(2_000_000, ge=1_000, description="Source rows a bronze chunk aims at; bounds its memory")
     vanished_share: float = Field(0.01, gt=0, le=1, description="A day that lost more than this share is not written")
@@ -127,7 +138,26 @@ class Settings(BaseSettings):
             for name in ("sources", "start_date", "pseudonym_key_file"):
                 if getattr(self, name) is None:
                     raise ValueError(f"LIMS_ENVIRONMENT=production needs LIMS_{name.upper()}")
+            self._refuse_what_production_should_not_have()
         return self
+
+    def _refuse_what_production_should_not_have(self) -> None:
+        """ValueError of one line that names the variable and never holds its value: it may be a password."""
+        store = self.mlflow_tracking_uri
+        if store is None or urlsplit(store).scheme in ("", "file", "sqlite"):
+            raise ValueError(
+                "LIMS_ENVIRONMENT=production needs MLFLOW_TRACKING_URI=http://… (MLflow's server) or a PostgreSQL address:"
+                " of several processes that open a new SQLite store at once all but one fail"
+            )
+        given = {
+            "MLFLOW_TRACKING_URI": store,
+            "MLFLOW_BACKEND_STORE_URI": revealed(self.mlflow_backend_store_uri),
+            "LIMS_DAGSTER_DATABASE": revealed(self.dagster_database),
+        }
+        for variable, address in given.items():
+            why = guessable_address(address) if address is not None else None
+            if why is not None:
+                raise ValueError(f"LIMS_ENVIRONMENT=production refuses {variable}: {why}")
 
     @property
     def zone(self) -> ZoneInfo:
@@ -178,6 +208,11 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """MLflow's tracking and registry store."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.data_dir / 'mlflow' / 'mlflow.db'}"
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    """The text of a secret setting, for the one place that needs it."""
+    return None if secret is None else secret.get_secret_value()
 
 
 def load_settings() -> Settings:

@@ -21,7 +21,7 @@ from lims_platform.lakehouse.superseded import unseen_states
 from lims_platform.partitions import partition_bounds
 from lims_platform.privacy.pseudonyms import Pseudonymiser, load_pseudonymiser
 from lims_platform.settings import Settings
-from lims_platform.sources.config import SourcesConfig, load_sources, parse_sources
+from lims_platform.sources.config import SourcesConfig, load_sources, parse_sources, refuse_guessable
 from lims_platform.sources.reader import Sources, TableSettings, open_sources
 
 
@@ -112,6 +112,8 @@ class Door:
         settings = self._settings
         if settings.sources is not None:
             config = load_sources(settings.sources)
+            if settings.environment == "production":
+                refuse_guessable(config, str(settings.sources))
         else:
             config = parse_sources(demo_sources(settings), base=settings.data_dir, name="the demo laboratory")
         mine: dict[str, object] = {"platform": prediction_source(settings)}

@@ -1,10 +1,10 @@
 """Pool slots nobody would free: of a killed process, or free while a queued step was forgotten; either blocks for ever.
 
-Here: telling a living holder from a dead one, for storages on a local disk. Not here: pools and limits (dagster.yaml).
+Here: telling a living holder from a dead one, where all processes that run steps share one machine. Not here: pools and
+limits (dagster.yaml).
 
 Every process that claims a slot holds a file lock for its run; the kernel drops the lock when the process dies, however it
-dies. Whoever finds a pool full asks whether the holders still hold theirs. On a server storage (PostgreSQL) the daemon's run
-monitoring does this.
+dies. Whoever finds a pool full asks whether the holders still hold theirs.
 """
 
 import contextlib
@@ -31,7 +31,8 @@ class SlotsOfTheDead:
             return status
         this: Any = self
         info = this.get_concurrency_info(concurrency_key)
-        dead = [other for other in info.active_run_ids | info.pending_run_ids if other != run_id and self._is_dead(other)]
+        others = (info.active_run_ids | info.assigned_run_ids | info.pending_run_ids) - {run_id}
+        dead = [other for other in others if self._is_dead(other)]
         for other in dead:
             this.free_concurrency_slots_for_run(other)
         forgotten = not info.claimed_slots and not info.assigned_step_count

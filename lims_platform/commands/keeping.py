@@ -46,7 +46,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     commands.add_parser("audit-verify", help="recompute the audit trail's hash chain; exit 1 if it is broken")
 
 
-def _instance() -> dg.DagsterInstance:
+def open_instance() -> dg.DagsterInstance:
+    """Dagster's instance as DAGSTER_HOME describes it."""
     import dagster as dg
 
     if not os.environ.get("DAGSTER_HOME"):
@@ -81,7 +82,7 @@ def maintain(settings: Settings, given: argparse.Namespace) -> int:
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=140, tbl_hide_dataframe_shape=True):
         print(upkeep_frame(done))
     before = datetime.now(UTC) - timedelta(days=settings.keep_runs_days)
-    gone = prune(_instance(), before, dry_run=given.dry_run)
+    gone = prune(open_instance(), before, dry_run=given.dry_run)
     pages = expired_reports(settings.report_dir, rules, settings.today, dry_run=given.dry_run)
     verb = "would go" if given.dry_run else "went"
     print(f"runs that {verb}: {len(gone.runs)} ({gone.bytes:,} bytes); old runs kept, a table's newest state: {gone.kept}")
@@ -147,7 +148,7 @@ def rotate_key(settings: Settings, given: argparse.Namespace) -> int:
     from lims_platform.lakehouse.lake import Lake
 
     if not given.runs_are_dead:
-        _refuse_while_running(_instance())
+        _refuse_while_running(open_instance())
     trail, lake = _trail(settings), Lake(settings.lake_dir)
     trail.append("rotate-key", "all tables", given.reason, "begun")
     done = rotate(settings, lake, print)

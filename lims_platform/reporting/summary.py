@@ -13,6 +13,7 @@ import polars as pl
 
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.tables import TABLES
+from lims_platform.credentials import without_password
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.reporting.figures import newest_days, quarantine_reasons
 from lims_platform.settings import Settings
@@ -85,7 +86,7 @@ def _model(settings: Settings, lake: Lake) -> Iterator[str]:
         return
     for last in ledger.group_by("model_name", maintain_order=True).last().sort("model_name").iter_rows(named=True):
         yield f"Model: {last['model_name']} version {last['version']} was {last['action']}: {last['reason']}"
-    yield f"  tracking store {settings.tracking_uri}"
+    yield f"  tracking store {without_password(settings.tracking_uri)}"
 
 
 def _files(settings: Settings) -> Iterator[str]:

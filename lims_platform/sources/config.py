@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from lims_platform.contracts.extract import SourceError
 from lims_platform.contracts.source import SOURCE_TABLES, UTC
+from lims_platform.credentials import guessable_address
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SCHEMES = ("postgresql://", "postgres://", "mysql://", "mariadb://", "sqlite://", "mssql://")
@@ -209,3 +210,15 @@ def parse_sources(content: Mapping[str, Any], base: Path, name: str = "sources")
         message = first["msg"].removeprefix("Value error, ")
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise SourceConfigError(f"{name}: {place}: {message}{more}") from None
+
+
+def refuse_guessable(config: SourcesConfig, name: str) -> None:
+    """What production asks: no address with a password anyone would try first, and none without where one is needed.
+
+    Raises:
+        SourceConfigError: one line that begins with ``name`` and names the source, without any part of its address.
+    """
+    for source, entry in config.sources.items():
+        why = guessable_address(entry.uri.get_secret_value()) if entry.uri is not None else None
+        if why is not None:
+            raise SourceConfigError(f"{name}: sources.{source}.uri: {why}; LIMS_ENVIRONMENT=production refuses it")

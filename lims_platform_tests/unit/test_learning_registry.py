@@ -39,7 +39,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     mlflow.set_tracking_uri(before)
 
 
-def _log(uri: str) -> str:
+def log_example(uri: str) -> str:
     return log_training(
         trained(), export(trained()), frame(), data_versions=VERSIONS, code_version="1.2.3", dagster_run_id="run-7",
         parity=1e-7, gates=evaluate_gates(trained(), 1e-7)[1], tracking_uri=uri,
@@ -49,7 +49,7 @@ def _log(uri: str) -> str:
 @pytest.fixture(scope="module")
 def run_id(uri: str) -> str:
     """One recorded training."""
-    return _log(uri)
+    return log_example(uri)
 
 
 def test_a_run_records_what_is_needed_to_repeat_and_judge_it(uri: str, run_id: str, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_an_active_run_is_used_and_left_open(uri: str) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("device_failure")
     with mlflow.start_run() as outer:
-        assert _log(uri) == outer.info.run_id
+        assert log_example(uri) == outer.info.run_id
         active = mlflow.active_run()
         assert active is not None and active.info.run_id == outer.info.run_id
 
