@@ -237,6 +237,8 @@ def _left_out(settings: Settings, with_key: bool) -> tuple[str, ...]:
         words.insert(0, "the pseudonym key: without it nobody can be re-identified and no new row can be linked")
     if not settings.tracking_uri.startswith("sqlite:"):
         words.append("MLflow's database on its server")
+    if settings.dagster_database is not None:
+        words.append("Dagster's database on its server")
     return tuple(words)
 
 

@@ -5,6 +5,7 @@ A laboratory whose LIMS is a PostgreSQL database, in LIMS_ENVIRONMENT=production
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -30,7 +31,7 @@ from lims_platform.simulator.config import LabConfig
 from lims_platform.simulator.generate import simulate
 from lims_platform.simulator.writer import write
 from lims_platform_tests.servers import free_port, postgres_execute, postgres_server  # noqa: F401
-from lims_platform_tests.system import services
+from lims_platform_tests.system import proxy, services
 from lims_platform_tests.system.services import Services
 
 pytestmark = pytest.mark.slow
@@ -111,7 +112,7 @@ def laboratory(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -
         "LIMS_DAGSTER_DATABASE": databases.dagster.replace("postgresql", "postgresql+psycopg2"),
         "MLFLOW_BACKEND_STORE_URI": databases.mlflow.replace("postgresql", "postgresql+psycopg2"),
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['LIMS_MLFLOW_PORT']}",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{ports['LIMS_MLFLOW_PORT']}",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{ports['LIMS_MLFLOW_PORT']},mlflow.lims.example",
         "LIMS_DB_PASSWORD": databases.lims_password,
         "POLARS_MAX_THREADS": "2",
     }
@@ -218,6 +219,25 @@ def test_a_run_goes_through_queue_daemon_and_code_server_into_lake_and_postgresq
     assert not list(Path(platform.here("/var/lib/lims")).rglob("*.db")), "nothing is kept in SQLite"
 
 
+def test_a_login_stands_before_both_interfaces(platform: Services, tmp_path: Path) -> None:
+    upstreams = {3000: int(platform.settings["LIMS_UI_PORT"]), 5000: int(platform.settings["LIMS_MLFLOW_PORT"])}
+    login = "Basic " + base64.b64encode(b"alice:swordfish-17").decode()
+    dagster, mlflow = "dagster.lims.example", "mlflow.lims.example"
+    search, wanted = "/api/2.0/mlflow/experiments/search", '{"max_results": 5}'
+    with proxy.nginx(tmp_path / "nginx", upstreams, "alice", "swordfish-17") as port:
+        for host, path in ((dagster, "/server_info"), (mlflow, "/health"), (dagster, "/graphql"), (mlflow, search)):
+            assert proxy.ask(port, host, path)[0] == 401, (host, path)
+        status, text = proxy.ask(port, dagster, "/server_info", Authorization=login)
+        assert status == 200 and "dagster_version" in text
+        follow = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13"}
+        follow |= {"Sec_WebSocket_Key": base64.b64encode(b"0" * 16).decode(), "Sec_WebSocket_Protocol": "graphql-ws"}
+        assert proxy.ask(port, dagster, "/graphql", Authorization=login, **follow)[0] == 101
+        sent = {"Authorization": login, "Content_Type": "application/json"}
+        status, text = proxy.ask(port, mlflow, search, wanted, Origin=f"https://{mlflow}", **sent)
+        assert status == 200 and "experiments" in text, text
+        assert proxy.ask(port, mlflow, search, wanted, Origin="https://elsewhere.example", **sent)[0] == 403
+
+
 def test_a_model_goes_over_mlflows_server_into_its_database(platform: Services, databases: Databases) -> None:
     from lims_platform.learning.onnx_model import export
     from lims_platform.learning.registry import MODEL_NAME, Registry
@@ -233,7 +253,7 @@ def test_a_model_goes_over_mlflows_server_into_its_database(platform: Services, 
     assert (loaded.run_id, loaded.training_digest) == (run, trained().digest)
     stored = query(databases.mlflow, "SELECT r.run_uuid AS run, e.name FROM runs r JOIN experiments e USING (experiment_id)")
     assert (run, "device_failure") in stored.rows()
-    artifacts = Path(platform.here("/var/lib/lims/mlflow/artifacts"))
+    artifacts = Path(platform.here("/var/lib/lims/data/mlflow/artifacts"))
     assert len(list(artifacts.rglob("training_frame.parquet"))) == 1
 
 
@@ -250,6 +270,23 @@ def test_a_run_whose_code_server_dies_is_ended_and_run_again(platform: Services)
 
     again = eventually(rerun, 300, platform.last_words("lims-daemon.service"))
     assert ended(platform, again[0]) == "SUCCESS", platform.last_words("lims-code.service")
+
+
+def test_what_a_person_runs_beside_the_services(platform: Services, tmp_path: Path) -> None:
+    known, python = platform.environment(), platform.here("/opt/lims_platform/.venv/bin/python")
+
+    def said(*arguments: str) -> str:
+        line = [python, "-m", "lims_platform", *arguments]
+        done = subprocess.run(line, env=known, cwd=services.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "runs that went: 0" in said("maintain")
+    archive = said("backup", str(tmp_path / "archive"))
+    assert "Dagster's database on its server" in archive and "MLflow's database on its server" in archive
+    assert list((tmp_path / "archive").rglob("training_frame.parquet")), "MLflow's artifacts are in it"
+    leaks = said("leak-scan")
+    assert "hits: 0" in leaks and "identifiers looked for: 0" not in leaks
 
 
 def test_every_service_stops_when_asked(platform: Services) -> None:
