@@ -105,6 +105,7 @@ def leak_scan(settings: Settings) -> int:
     from lims_platform.contracts.source import SOURCE_TABLES
     from lims_platform.lakehouse.lake import Lake
     from lims_platform.privacy.leakscan import scan
+    from lims_platform.privacy.server_tables import copy_tables
 
     sources = Door(settings, Lake(settings.lake_dir)).sources
     wanted: dict[str, set[str]] = {}
@@ -113,11 +114,23 @@ def leak_scan(settings: Settings) -> int:
             for domain, values in sources.identifiers(table).items():
                 wanted.setdefault(domain, set()).update(values)
     report = scan(settings.data_dir, wanted, exclude=[settings.data_dir / "demo", settings.reference_dir])
+    hits = list(report.hits.iter_rows(named=True))
     print(f"identifiers looked for: {report.identifiers:,}; files: {report.files:,}; bytes read: {report.bytes_read:,}")
-    print(f"hits: {report.hits['count'].sum() if report.hits.height else 0}")
-    for row in report.hits.iter_rows(named=True):
+    on_servers = {
+        "LIMS_DAGSTER_DATABASE": settings.dagster_database,
+        "MLFLOW_BACKEND_STORE_URI": settings.mlflow_backend_store_uri,
+    }
+    for name, secret in on_servers.items():
+        if secret is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                tables = copy_tables(secret.get_secret_value(), Path(folder))
+                found = scan(Path(folder), wanted)
+            print(f"{name}: {len(tables)} tables; bytes read: {found.bytes_read:,}")
+            hits += [{**row, "path": f"{name} {row['path']}"} for row in found.hits.iter_rows(named=True)]
+    print(f"hits: {sum(row['count'] for row in hits)}")
+    for row in hits:
         print(f"  {row['path']} {row['where']}: {row['count']} of domain {row['domain']}")
-    return 1 if report.hits.height else 0
+    return 1 if hits else 0
 
 
 def alerts(settings: Settings, action: str, name: str, note: str | None, everything: bool) -> int:

@@ -58,7 +58,7 @@ _SERVERS = ("postgresql", "postgres", "mysql", "mariadb", "mssql")
 def guessable(password: str, user: str | None = None) -> str | None:
     """Why anyone would guess this password, as words that do not repeat it; None where nothing says so.
 
-    Capitals and digits or signs at either end make no difference: Postgres1! is postgres.
+    Capitals, digits and signs make no difference: Postgres1! is postgres.
     """
     bare = password.casefold()
     core = re.sub(r"[\W\d_]", "", bare)

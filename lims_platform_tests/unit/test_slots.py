@@ -31,6 +31,13 @@ def test_a_killed_holder_frees_its_slot_and_a_living_one_does_not(tmp_path: Path
     assert not storage.claim_concurrency_slot("lake/a", "third", "step").is_claimed, "this process lives"
 
 
+def test_a_step_given_the_slot_but_killed_before_it_took_it_blocks_nobody(tmp_path: Path) -> None:
+    storage = BatchedSqliteEventLogStorage(str(tmp_path))
+    storage.set_concurrency_slots("lake/a", 1)
+    storage.add_pending_step("lake/a", "dead", "step", should_assign=True)
+    assert storage.claim_concurrency_slot("lake/a", "second", "step").is_claimed
+
+
 def test_a_step_queued_while_the_last_slot_was_being_freed_is_not_forgotten(tmp_path: Path) -> None:
     storage = BatchedSqliteEventLogStorage(str(tmp_path))
     storage.set_concurrency_slots("lake/a", 1)
