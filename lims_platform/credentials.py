@@ -10,47 +10,14 @@ import re
 from urllib.parse import parse_qs, unquote, urlsplit
 
 #: What installers, tutorials and examples set, without digits and signs around it.
-_DEFAULTS = frozenset(
-    [
-        "admin",
-        "administrator",
-        "changeit",
-        "changeme",
-        "dagster",
-        "database",
-        "db",
-        "default",
-        "demo",
-        "example",
-        "guest",
-        "lab",
-        "labor",
-        "lims",
-        "mariadb",
-        "mlflow",
-        "mssql",
-        "mysql",
-        "pass",
-        "passw",
-        "passwd",
-        "password",
-        "placeholder",
-        "postgres",
-        "postgresql",
-        "qwerty",
-        "root",
-        "sa",
-        "sample",
-        "secret",
-        "simple",
-        "sql",
-        "system",
-        "test",
-        "tester",
-        "user",
-        "welcome",
-    ]
-)
+# fmt: off
+_DEFAULTS = frozenset((
+    "admin", "administrator", "changeit", "changeme", "dagster", "database", "db", "default", "demo", "example",
+    "guest", "lab", "labor", "lims", "mariadb", "mlflow", "mssql", "mysql", "pass", "passw", "passwd", "password",
+    "placeholder", "postgres", "postgresql", "qwerty", "root", "sa", "sample", "secret", "simple", "sql", "system",
+    "test", "tester", "user", "welcome",
+))
+# fmt: on
 #: Schemes that reach a server, and so somebody else too.
 _SERVERS = ("postgresql", "postgres", "mysql", "mariadb", "mssql")
 
