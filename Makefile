@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: help run dev hl7 test lint bench env clean-data browser
+.PHONY: help run dev hl7 test lint bench env clean-data programs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,7 @@ dev: $(VENV)/.installed ## the Dagster UI on http://127.0.0.1:3000
 hl7: $(VENV)/.installed ## listen for HL7 v2 results (MLLP)
 	@$(BIN)/python -m lims_platform hl7
 
-test: $(VENV)/.installed-dev browser ## every test, the slow ones in CI only
+test: $(VENV)/.installed-dev programs ## every test, the slow ones in CI only
 	@$(BIN)/python -m pytest $(if $(CI),,-m "not slow") $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff, mypy and the rules between rooms
@@ -57,11 +57,15 @@ lint: $(VENV)/.installed-dev ## ruff, mypy and the rules between rooms
 bench: $(VENV)/.installed-dev ## every figure of the README, one script each
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; PYTHONPATH=$(CURDIR) $(BIN)/python $$script || exit 1; done
 
-browser:
-	@command -v chromium >/dev/null || { \
-	  echo "installing Debian's Chromium for the browser tests"; \
+# Programs the tests drive, as program:Debian package; RUNLEVEL=1 keeps a package from starting a service.
+PROGRAMS := chromium:chromium nginx:nginx-light systemd-analyze:systemd
+programs:
+	@missing=; for p in $(PROGRAMS); do PATH="$$PATH:/usr/sbin" command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
+	[ -z "$$missing" ] || { \
+	  echo "installing Debian's$$missing for the tests"; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }
+	  $$sudo apt-get update -qq && \
+	  $$sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; }
 
 env: ## the environment a hand-typed dagster command needs: eval "$$(make -s env)"
 	@for v in LIMS_DATA_DIR DAGSTER_HOME LIMS_DAGSTER_RUNS LIMS_DAGSTER_EVENTS LIMS_DAGSTER_SCHEDULES LIMS_DAGSTER_LOGS \

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 
-import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+
+from lims_platform_tests.programs import program
 
 #: No sandbox: tests run as root in containers. The rest keeps the browser from talking to anybody but the page.
 FLAGS = [
@@ -28,22 +26,10 @@ FLAGS = [
 PATIENCE = 120_000
 
 
-def chromium() -> str:
-    """Path of Chromium; without one the test is skipped, and fails in CI."""
-    found = shutil.which("chromium")
-    if found is None:
-        message = "no chromium: install Debian's package of that name"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        print(f"SKIPPED: {message}", file=sys.stderr)
-        pytest.skip(message)
-    return found
-
-
 @contextlib.contextmanager
 def page(width: int, height: int) -> Iterator[Page]:
     """An empty page of so many pixels, in a browser without history that ends with the block."""
-    executable = chromium()
+    executable = program("chromium", "chromium")
     with tempfile.TemporaryDirectory(prefix="lims-chromium-") as profile, sync_playwright() as playwright:
         browser = playwright.chromium.launch_persistent_context(
             profile, executable_path=executable, args=FLAGS, viewport={"width": width, "height": height}

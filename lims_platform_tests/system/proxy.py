@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -15,8 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pytest
-
+from lims_platform_tests.programs import program
 from lims_platform_tests.servers import free_port
 from lims_platform_tests.system.deployment import ROOT
 
@@ -38,10 +36,8 @@ http {{
 
 @contextlib.contextmanager
 def nginx(folder: Path, upstreams: Mapping[int, int], user: str, password: str) -> Iterator[int]:
-    """Yields its TLS port; skips where there is no nginx. ``upstreams``: port in deploy/nginx.conf to port here."""
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        pytest.skip("no nginx on this machine")
+    """Yields its TLS port. ``upstreams``: port in deploy/nginx.conf to port here."""
+    executable = program("nginx", "nginx-light")
     folder.mkdir()
     key = ["-newkey", "rsa:2048", "-nodes", "-keyout", str(folder / "key"), "-out", str(folder / "cert")]
     subprocess.run(
@@ -64,7 +60,7 @@ def nginx(folder: Path, upstreams: Mapping[int, int], user: str, password: str) 
         site = site.replace(old, new)
     root = "user root;\n" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(WRAPPER.format(user=root, folder=folder, site=site))
-    line = [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    line = [executable, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
     process = subprocess.Popen(line, stderr=subprocess.STDOUT)
     try:
         for _ in range(100):

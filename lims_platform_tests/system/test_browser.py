@@ -20,6 +20,7 @@ from playwright.sync_api import Page, expect
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
+from lims_platform_tests.programs import program
 from lims_platform_tests.system import browser, deployment
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -46,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ui(data: Path) -> Iterator[str]:
     """Address of the UI over that laboratory; a missing browser is noticed before anything is started."""
-    browser.chromium()
+    program("chromium", "chromium")
     settings = deployment.environment(data, DAYS, devices=5, results_per_day=100)
     with deployment.dagster_ui(settings, data.parent / "dagster-dev.log") as address:
         yield address
