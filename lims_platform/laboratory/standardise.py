@@ -155,17 +155,16 @@ def _with_numbers(frame: pl.LazyFrame) -> pl.LazyFrame:
 def _with_judgement(frame: pl.LazyFrame, reference: Reference) -> pl.LazyFrame:
     """Judges the doubtful numbers and the two readings of ambiguous ones, and finds the critical limits."""
     judge = Plausibility(reference)
-    # keys of rows without doubt are null: one distinct value, judged once
     doubtful = ~pl.col("__doubt__").is_in(["trap", "evidence"]) & pl.col("std_name").is_not_null()
     doubtful = doubtful & pl.col("__doubt__").is_not_null()
     asked = {"std_loinc": "std_loinc", "unit": "ucum", "doubt": "__doubt__", "number": "value_number"}
-    keys = {name: pl.when(doubtful).then(column) for name, column in asked.items()}
+    keys = {name: pl.col(column) for name, column in asked.items()}
     double = (pl.col("value_kind") == "ambiguous") & pl.col("reading_b").is_not_null()
-    read = {name: pl.when(double).then(name) for name in ("std_loinc", "factor", "offset", "reading_a", "reading_b")}
+    read = {name: pl.col(name) for name in ("std_loinc", "factor", "offset", "reading_a", "reading_b")}
     place = {name: pl.col(name) for name in ("std_loinc", "age_band", "location_class")}
     frame = frame.with_columns(
-        per_distinct(keys, judge.assess, ASSESS_FIELDS).alias("__fit__"),
-        per_distinct(read, judge.choose_reading, READING_FIELDS).alias("__reading__"),
+        per_distinct(keys, judge.assess, ASSESS_FIELDS, doubtful).alias("__fit__"),
+        per_distinct(read, judge.choose_reading, READING_FIELDS, double).alias("__reading__"),
         per_distinct(place, lambda d: limits_for(d, reference), LIMIT_FIELDS).alias("__limits__"),
     )
     return frame.unnest("__fit__", "__reading__", "__limits__").with_columns(__reason__=_reason())
