@@ -1,12 +1,12 @@
 """Work done once per distinct value: laboratory data repeats itself, and text is dear.
 
-Here: one helper. It keeps the plan lazy: the streaming engine hands over one batch at a time. Not here: any
-laboratory rule.
+Here: helpers that keep the plan lazy (the streaming engine hands over one batch at a time) and its texts few. Not here:
+any laboratory rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -33,6 +33,23 @@ def per_distinct(
     return pl.struct([*[e.alias(name) for name, e in keys.items()], asked.alias(_ASKED)]).map_batches(
         remembered.spread, return_dtype=pl.Struct(dict(fields)), is_elementwise=True
     )
+
+
+def one_of(text: pl.Expr, *words: str) -> pl.Expr:
+    """True where a text is one of a few words, null where it is null; a tenth of ``is_in``'s time."""
+    return pl.any_horizontal(*[text == word for word in words])
+
+
+def first_word(cases: Sequence[tuple[pl.Expr, str | None]], rest: str | None = None) -> pl.Expr:
+    """The word of the first condition that holds, else ``rest``. Chosen as numbers: choosing among texts row by row
+    costs ten times as much.
+    """
+    words = list(dict.fromkeys([word for _, word in cases if word is not None] + ([] if rest is None else [rest])))
+    number = {word: pl.lit(place, pl.UInt8) for place, word in enumerate(words)} | {None: pl.lit(None, pl.UInt8)}
+    chosen: pl.Expr = number[rest]
+    for condition, word in reversed(cases):
+        chosen = pl.when(condition).then(number[word]).otherwise(chosen)
+    return chosen.replace_strict(range(len(words)), words, default=None, return_dtype=pl.String)
 
 
 class _Remembered:

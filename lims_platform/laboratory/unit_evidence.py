@@ -69,11 +69,14 @@ def unit_evidence(rows: pl.LazyFrame, reference: Reference) -> pl.DataFrame:
         .group_by(*GROUP)
         .agg(n=pl.col("n").sum(), logs=pl.col("logs").explode())
     )
-    alone = _decided(_centred(groups), reference)
-    # decided once for all small devices of the group: their pooled results are the same
-    together = _decided(_centred(pooled), reference)
+    # pooled results are decided once, not once for each small device that they are to speak for
+    pooled = _centred(pooled).with_columns([pl.lit(None, pl.String).alias(name) for name in _DEVICE])
+    alone = _centred(groups).with_columns(alone=True)
+    decided = _decided(pl.concat([alone, pooled.with_columns(alone=False).select(alone.columns)]), reference)
+    together = decided.filter(~pl.col("alone")).drop(_DEVICE)
     together = small.select(*GROUP, *_DEVICE).join(together, on=list(GROUP), how="inner", nulls_equal=True)
-    return pl.concat([alone, together]).select(*GROUP, *_DEVICE, *EVIDENCE_FIELDS)
+    fields = (*GROUP, *_DEVICE, *EVIDENCE_FIELDS)
+    return pl.concat([decided.filter("alone").select(fields), together.select(fields)])
 
 
 def _centred(groups: pl.DataFrame) -> pl.DataFrame:
@@ -86,8 +89,7 @@ def _centred(groups: pl.DataFrame) -> pl.DataFrame:
 
 
 def _decided(groups: pl.DataFrame, reference: Reference) -> pl.DataFrame:
-    """The groups whose posterior singles out one unit: their keys and EVIDENCE_FIELDS."""
-    keys = [name for name in (*GROUP, *_DEVICE) if name in groups.columns]
+    """The groups whose posterior singles out one unit: GROUP, device_id, alone and EVIDENCE_FIELDS."""
     groups = groups.with_row_index("__row__")
     asked = groups.with_columns(value_unit=pl.lit(None, pl.String), day=validity_epoch(pl.col("event_date"), reference))
     resolve = TestResolver(reference).resolve
@@ -127,7 +129,7 @@ def _decided(groups: pl.DataFrame, reference: Reference) -> pl.DataFrame:
         .filter(pl.col("distance").abs() <= pl.when("missing").then(_CLOSE).otherwise(_CLOSER))
     )
     return best.select(
-        *keys, evidence_unit="option_unit", evidence_confidence="posterior", evidence_rows="n",
+        *GROUP, *_DEVICE, "alone", evidence_unit="option_unit", evidence_confidence="posterior", evidence_rows="n",
         evidence_missing="missing",
     )  # fmt: skip
 
