@@ -18,10 +18,9 @@ from lims_platform.laboratory.limits import LIMIT_FIELDS, beyond, limits_for
 from lims_platform.laboratory.number_text import LOCALES
 from lims_platform.laboratory.ordered_tests import TEST_FIELDS, TestResolver, validity_epoch
 from lims_platform.laboratory.plausibility import ASSESS_FIELDS, READING_FIELDS, Plausibility
-from lims_platform.laboratory.reasons import REASONS
+from lims_platform.laboratory.reasons import REASONS, first_reason
 from lims_platform.laboratory.standardise_qc import standardise_qc
 from lims_platform.laboratory.unit_evidence import unit_evidence, with_evidence
-from lims_platform.laboratory.value_patterns import NINES, SHORT_NINES
 from lims_platform.laboratory.values import parse_values
 
 __all__ = ["ADDED", "RENAMED", "standardise_lab_results", "standardise_qc", "unit_evidence"]
@@ -36,9 +35,6 @@ ADDED = (
     "detail", "proposal", "confidence", "reference_digest",
 )  # fmt: skip
 _OPTIONAL = {"date_source": pl.String(), "time_flag": pl.String(), "is_conflict": pl.Boolean(), "device_model": pl.String()}
-_KIND_REASONS = {"missing": "missing_value", "not_done": "not_done", "instrument_error": "instrument_error"}
-_NINES: dict[str, pl.DataType] = {"nines": pl.Boolean(), "short_nines": pl.Boolean()}
-_BLANK: dict[str, pl.DataType] = {"blank": pl.Boolean()}
 
 
 def standardise_lab_results(
@@ -169,54 +165,7 @@ def _with_judgement(frame: pl.LazyFrame, reference: Reference) -> pl.LazyFrame:
         per_distinct(read, judge.choose_reading, READING_FIELDS, double).alias("__reading__"),
         per_distinct(place, lambda d: limits_for(d, reference), LIMIT_FIELDS).alias("__limits__"),
     )
-    return frame.unnest("__fit__", "__reading__", "__limits__").with_columns(__reason__=_reason())
-
-
-def _reason() -> pl.Expr:
-    """The first reason that holds, in the order of REASONS; null for a usable row."""
-    kind, scale, numeric, doubt = pl.col("value_kind"), pl.col("scale"), pl.col("__numeric__"), pl.col("__doubt__")
-    unsuitable = ((scale == "Qn") & one_of(kind, "coded", "ordinal")) | (one_of(scale, "Ord", "Nom") & numeric)
-    # an organism the text names must be the one the test looks for
-    stranger = (
-        pl.col("value_target").is_not_null()
-        & (pl.col("code_origin") != "as_reported")
-        & pl.col("value_target").ne_missing(pl.col("target"))
-    )
-    # a number of nines only is an interface's "no value", positive; three of them only where they are impossible
-    large = (kind == "number") & (pl.col("value_number") >= 999)
-    seen = per_distinct({"text": pl.col("result_value")}, _nines, _NINES, large).struct
-    nines = seen.field("nines") | (doubt == "implausible_value") & seen.field("short_nines")
-    empty = pl.any_horizontal(*[pl.col(c).is_null() | _is_blank(c) for c in ("result_id", "test_code")])
-    numeric_reason = pl.when(numeric & (pl.col("fit") != "assumed").fill_null(True)).then(pl.coalesce("fit", "__doubt__"))
-    before: list[tuple[pl.Expr, str | None]] = [
-        (pl.col("is_conflict"), "conflicting_duplicate"),
-        (one_of(pl.col("date_source"), "ingestion", "no_time"), "no_usable_time"),
-        (pl.col("date_source") == "outside", "outside_partitions"),
-        (empty, "missing_key"),
-        (pl.col("result_status").str.contains(r"^\s*[Xx]\s*$"), "cancelled"),
-        *[(kind == name, reason) for name, reason in _KIND_REASONS.items()],
-        (nines, "instrument_error"),
-    ]
-    after: list[tuple[pl.Expr, str | None]] = [
-        (stranger, "ambiguous_code"),
-        (kind == "ambiguous", "ambiguous_number"),
-        ((kind == "unreadable") | unsuitable, "unreadable_value"),
-        (one_of(doubt, "trap", "evidence"), "unit_contradicts_value"),
-    ]
-    return pl.coalesce(first_word(before), "code_problem", first_word(after), numeric_reason)
-
-
-def _is_blank(column: str) -> pl.Expr:
-    # nothing between these two begins with white space, and only the rest is looked at whole
-    edge = (pl.col(column) < "!") | (pl.col(column) > "~")
-    blank = pl.col("text").str.strip_chars() == ""
-    return per_distinct({"text": pl.col(column)}, lambda d: d.select(blank=blank), _BLANK, edge).struct.field("blank")
-
-
-def _nines(texts: pl.DataFrame) -> pl.DataFrame:
-    """_NINES of each text."""
-    text = pl.col("text")
-    return texts.select(nines=text.str.contains(NINES), short_nines=text.str.contains(SHORT_NINES))
+    return frame.unnest("__fit__", "__reading__", "__limits__").with_columns(__reason__=first_reason())
 
 
 def _with_times(frame: pl.LazyFrame) -> pl.LazyFrame:
