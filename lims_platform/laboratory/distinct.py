@@ -36,13 +36,13 @@ def per_distinct(
 
 
 def one_of(text: pl.Expr, *words: str) -> pl.Expr:
-    """True where a text is one of a few words, null where it is null; a tenth of ``is_in``'s time."""
+    """True where a text is one of a few words, null where it is null; a fifth of ``is_in``'s time."""
     return pl.any_horizontal(*[text == word for word in words])
 
 
 def first_word(cases: Sequence[tuple[pl.Expr, str | None]], rest: str | None = None) -> pl.Expr:
-    """The word of the first condition that holds, else ``rest``. Chosen as numbers: choosing among texts row by row
-    costs ten times as much.
+    """The word of the first condition that holds, else ``rest``. Chosen as numbers: a chain of choices among texts costs
+    twice as much with five words, and more with more.
     """
     words = list(dict.fromkeys([word for _, word in cases if word is not None] + ([] if rest is None else [rest])))
     number = {word: pl.lit(place, pl.UInt8) for place, word in enumerate(words)} | {None: pl.lit(None, pl.UInt8)}
