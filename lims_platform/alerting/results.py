@@ -15,7 +15,7 @@ from lims_platform.laboratory.limits import limits_for
 
 _RESULT = [
     "row_key", "result_id", "device_id", "loinc_code", "analyte", "test_code", "result_text", "unit", "value_number",
-    "resulted_at", "known_from", "age_band", "location_class",
+    "comparator", "resulted_at", "known_from", "age_band", "location_class",
 ]  # fmt: skip
 
 
@@ -45,12 +45,14 @@ def critical_result(rule: Rule, given: Situation) -> Evaluation:
         )
         .sort("released")
     )
-    low = (pl.col("value_number") < pl.col("critical_low")).fill_null(False)
+    # "<2.8" is below a limit of 2.8
+    low = pl.col("value_number") < pl.col("critical_low")
+    low = (low | (pl.col("comparator") == "<") & (pl.col("value_number") <= pl.col("critical_low"))).fill_null(False)
     limit_now = pl.when(low).then("critical_low").otherwise("critical_high")
     words = pl.format(
         "{}: {} {}{}, released {}; no call recorded within {} minutes (result {}{})",
         pl.coalesce("analyte", "test_code", pl.lit("unknown test")),
-        pl.coalesce(shown(pl.col("value_number"), 2), "result_text", pl.lit("?")),
+        pl.coalesce(pl.col("comparator").fill_null("") + shown(pl.col("value_number"), 2), "result_text", pl.lit("?")),
         pl.coalesce("unit", pl.lit("")),
         pl.coalesce(
             pl.format(" {} the critical limit {}", pl.when(low).then(pl.lit("below")).otherwise(pl.lit("above")), limit_now),

@@ -39,7 +39,10 @@ class PatientQcSettings(pa.DataFrameModel):
     selection_false_alarms: float = column("Share of the selection's device-days with an alarm", nullable=True, ge=0, le=1)
     candidates: pl.Int64 = column("Monitors compared", nullable=True, ge=0)
     results: pl.Int64 = column("Usable results of the history", ge=0)
-    unusable: pl.Int64 = column("Censored results, and those without a finite number, a device or a time", ge=0)
+    unusable: pl.Int64 = column(
+        "Results without a finite number, a device or a time, and censored ones between the limits others are reported to",
+        ge=0,
+    )
     history_first: pl.Date = column("First day of the history")
     history_last: pl.Date = column("Last day of the history")
     verified_from: pl.Date = column("First day of the history that took no part in the choice", nullable=True)
@@ -82,7 +85,7 @@ class PatientQc(pa.DataFrameModel):
     analyte: str = column("Name of the analyte", nullable=True)
     monitor: str = column("Method, parameter and transformation", nullable=True)
     results: pl.Int64 = column("Usable results of the day", ge=0)
-    unusable: pl.Int64 = column("Censored results, and those without a finite number, a device or a time", ge=0)
+    unusable: pl.Int64 = column("Results without a finite number, device or time; censored ones that say too little", ge=0)
     max_statistic: float = column("The day's greatest |statistic - centre|", nullable=True, ge=0)
     control_limit: float = column("Its limit", nullable=True, ge=0)
     limit_of: str = column("device, or pooled over the analyte's devices", nullable=True, isin=["device", "pooled"])

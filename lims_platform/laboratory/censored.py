@@ -1,142 +1,184 @@
-"""Summaries and comparisons of results of which some are only known to lie below or above a limit.
+"""Summaries of results of which some are only known to lie below or above a limit ("<0.5", ">60").
 
-Here: Kaplan-Meier and regression on order statistics for summaries, re-censoring at the highest limit for comparisons.
-Not here: reading "<0.5" (``values``), or what a feature does with a summary.
+Here: quantiles by Kaplan-Meier, means and SDs by regression on order statistics, for many groups at once. Not here: reading
+"<0.5" (``values``), what a feature does with a summary, comparisons of two samples: those are re-censored at the extreme
+limits (``distribution_shift``) or winsorised at them (``daily_location``, ``patient_qc_rows``).
 
 A censored result is never replaced by its limit, half of it or zero: every such choice invents a value and biases means,
 spreads and tests (Helsel, Statistics for Censored Environmental Data Using Minitab and R, 2nd ed., Wiley 2012, ch. 1, 6
-and 9).
+and 9). What the censoring leaves undetermined is null or NaN.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import log_ndtr, ndtri
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from lims_platform.laboratory.value_grid import Counts, Floats, Segments
 
-#: Regression on order statistics needs a line through this many detected values (Helsel 2012, ch. 6).
-SMALLEST_DETECTED = 3
+#: A line through order statistics needs this many distinct detected values, and at least this share of the results
+#: detected (Helsel 2012, ch. 6 and 13: no method is worth its name with more than 80 % censored).
+SMALLEST_DETECTED, SMALLEST_SHARE = 3, 0.2
+_EPSILON = 1e-6
+
+
+def side_of(kind: pl.Expr, comparator: pl.Expr) -> pl.Expr:
+    """0 for a number, -1 for a value known to lie below its limit, 1 above; null for what is neither. Int8."""
+    below, above = (comparator == "<") | (comparator == "<="), (comparator == ">") | (comparator == ">=")
+    censored = pl.when(below).then(pl.lit(-1, pl.Int8)).when(above).then(pl.lit(1, pl.Int8))
+    return pl.when(kind == "number").then(pl.lit(0, pl.Int8)).when(kind == "censored").then(censored)
+
+
+def quantiles(rows: pl.DataFrame | pl.LazyFrame, by: Sequence[str], shares: Sequence[float]) -> pl.DataFrame:
+    """Quantiles of every group by Kaplan-Meier of the flipped values (Helsel 2012, ch. 6.3); one row per group.
+
+    ``rows``: the columns ``by``, value (the limit where censored) and side (``side_of``), and, where equal rows are counted
+    already, n; rows with a null of value or side are left out. Returns ``by``, n (results), q_<share> for each of
+    ``shares`` (null where the censoring leaves it undetermined), lowest and highest (the range in which quantiles are
+    determined: an undetermined one lies beyond), unknown_below and unknown_above (the share of results out there).
+
+    Interpolated linearly as polars and NumPy do; without censored values the same number. A value above its limit counts as
+    greater than every other value, unless the group has more of those than of values below a limit: then the two sides
+    change their parts, and the values below count as less than every other.
+    """
+    keys, lazy = list(by), rows.lazy()
+    counted = pl.col("n").sum() if "n" in lazy.collect_schema() else pl.len()
+    on_side = [pl.col("n").filter(pl.col("side") == side).sum() for side in (1, -1)]
+    turn = pl.when("flip").then(-1.0).otherwise(1.0)
+    # the side Kaplan-Meier deals with is below after the turn
+    turned = pl.col("side").cast(pl.Float64) * turn
+    cells = (
+        lazy.filter(pl.col("value").is_not_null(), pl.col("side").is_not_null())
+        # laboratory results repeat themselves: from here on few rows are left
+        .group_by(*keys, "value", "side")
+        .agg(n=counted.cast(pl.Float64))
+        .with_columns(flip=(on_side[0] > on_side[1]).over(keys))
+        .with_columns(x=pl.when(turned == 1).then(float("inf")).otherwise(pl.col("value") * turn + 0.0), known=turned != -1)
+        .group_by(*keys, "flip", "x")
+        .agg(pl.col("n").sum(), detected=pl.col("n").filter("known").sum())
+        .sort(*keys, "x")
+        # at risk at x: all values at or below it, for "<x" may be anything below x
+        .with_columns(free=1 - pl.col("detected") / pl.col("n").cum_sum().over(keys), total=pl.col("n").sum().over(keys))
+        # expected number of results strictly below x, and up to it
+        .with_columns(below=pl.col("free").cum_prod(reverse=True).over(keys))
+        .with_columns(upto=pl.col("below").shift(-1, fill_value=1.0).over(keys) * pl.col("total"))
+        .with_columns(unknown=pl.col("below").first().over(keys) * pl.col("total"))
+    )
+    places = {share: _place(share) for share in shares}
+    detected, finite = pl.col("detected") > 0, pl.col("x").is_finite()
+    found = cells.group_by(*keys, "flip", "total", "unknown", maintain_order=True).agg(
+        *[_order_statistic(place).alias(f"low_{share}") for share, (place, _) in places.items()],
+        *[_order_statistic(place + 1).alias(f"high_{share}") for share, (place, _) in places.items()],
+        # what is hidden lies below the highest limit that no detected value lies below
+        first=pl.coalesce(
+            pl.col("x").filter(finite & (detected.cast(pl.Int8).cum_max() == 0)).max(), pl.col("x").filter(finite).min()
+        ),
+        last=pl.col("x").filter(finite).max(),
+        infinite=pl.col("n").filter(~finite).sum() / pl.col("total").first(),
+    )
+    answer = {}
+    for share, (place, part) in places.items():
+        low, high = pl.col(f"low_{share}"), pl.col(f"high_{share}")
+        value = pl.when(part == 0).then(low).otherwise(low + (high - low) * part)
+        sure = (place > pl.col("unknown") + _EPSILON) & value.is_finite()
+        answer[f"q_{share}"] = pl.when(sure).then(value * turn + 0.0)
+    unknown = pl.col("unknown") / pl.col("total")
+    return found.select(
+        *keys,
+        n=pl.col("total").cast(pl.Int64),
+        **answer,
+        lowest=pl.when("flip").then(-pl.col("last")).otherwise("first"),
+        highest=pl.when("flip").then(-pl.col("first")).otherwise("last"),
+        unknown_below=pl.when("flip").then("infinite").otherwise(unknown),
+        unknown_above=pl.when("flip").then(unknown).otherwise("infinite"),
+    ).collect()
+
+
+def _place(share: float) -> tuple[pl.Expr, pl.Expr]:
+    """Number of the order statistic (from 1) at or before the quantile, and the part of the way to the next one."""
+    height = pl.when("flip").then(1 - share).otherwise(share) * (pl.col("total") - 1)
+    return height.floor() + 1, height - height.floor()
+
+
+def _order_statistic(place: pl.Expr) -> pl.Expr:
+    return pl.col("x").filter(pl.col("upto") >= place - _EPSILON).min()
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Mean, SD and quartiles of a sample, in its unit; NaN where the censoring leaves them undetermined.
+class Regressed:
+    """Per day and subject, shape (days, subjects): mean and SD, and the line log value = location + slope × normal score.
 
-    ``below`` is the share of values known only to lie below a limit, ``method`` what was used.
+    NaN where there is a value that is not positive, or too few detected ones.
     """
 
-    n: int
-    below: float
-    mean: float
-    sd: float
-    q25: float
-    median: float
-    q75: float
-    method: str
+    mean: Floats
+    sd: Floats
+    location: Floats
+    slope: Floats
+
+    def quantile(self, share: float) -> Floats:
+        """Read off the line; for quantiles in the censored part."""
+        return np.exp(self.location + self.slope * float(ndtri(share)))
 
 
-def kaplan_meier(values: Floats, is_below: Flags) -> Summary:
-    """Summary of a left-censored sample by Kaplan-Meier of the flipped values (Helsel 2012, ch. 6.3).
+def order_statistics(segments: Segments, numbers: Counts, below: Counts, above: Counts) -> Regressed:
+    """Means and SDs by robust regression on order statistics (Helsel & Cohn 1988; Helsel 2012, ch. 6.2).
 
-    ``values`` (n,): the result, or the limit where ``is_below``. Without an assumption on the distribution; a quartile
-    below the lowest detected value is NaN, and the mean is Efron's: a lowest value that is censored counts as its limit,
-    an upper bound of the true mean. Raises ValueError for an empty sample or shapes that differ.
+    ``numbers``, ``below`` and ``above``: rows per day and grid column of detected values and of values censored there.
+    Logarithms of the detected values are regressed on normal scores of their Kaplan-Meier positions (Michael & Schucany
+    1986). Detected values count as they are; a censored one counts as what the line expects of a value beyond its limit
+    (in place of Helsel's order statistics of the line, whose mean it is for many).
     """
-    values, is_below = _checked(values, is_below)
-    distinct, inverse = np.unique(values, return_inverse=True)
-    detected = np.bincount(inverse, weights=~is_below, minlength=distinct.size)
-    # at risk at x: all values at or below it, for "<x" may be anything below x
-    at_risk = np.cumsum(np.bincount(inverse, minlength=distinct.size))
-    # probability of lying strictly below each distinct value: product over the values at and above it
-    survive = 1 - detected / at_risk
-    below = np.cumprod(survive[::-1])[::-1]
-    upto = np.append(below[1:], 1.0)
-    mass = upto - below
-    mass[0] += below[0]
-    mean = float(mass @ distinct)
-    sd = float(np.sqrt(mass @ (distinct - mean) ** 2 * values.size / max(values.size - 1, 1)))
-    q25, median, q75 = (_quantile(distinct, upto, float(below[0]), p) for p in (0.25, 0.5, 0.75))
-    return Summary(values.size, float(is_below.mean()), mean, sd, q25, median, q75, "kaplan-meier")
+    seen, rows = numbers > 0, numbers + below + above
+    subject, value = segments.subject, segments.value
+    log = np.log(np.where(value > 0, value, 1.0))
+    position = _positions(segments, (numbers + above).astype(np.float64), segments.cumulative(rows))
+    weight = numbers.astype(np.float64)
+    score = ndtri(np.clip(position, 1e-12, 1 - 1e-12))
+    size, detected = segments.sum(rows).astype(np.float64), segments.sum(weight)
+
+    def average(cells: Floats) -> Floats:
+        return segments.sum(weight * cells) / np.maximum(detected, 1)
+
+    centre, height = average(score), average(np.broadcast_to(log, score.shape))
+    off = score - centre[:, subject]
+    spread = segments.sum(weight * off**2)
+    usable = (segments.sum(seen.astype(np.int64)) >= SMALLEST_DETECTED) & (detected >= SMALLEST_SHARE * size)
+    usable &= segments.sum(np.where(value > 0, 0, rows)) == 0
+    slope = np.where(usable, segments.sum(weight * off * log) / np.where(spread > 0, spread, np.nan), np.nan)
+    location = height - slope * centre
+    totals = [segments.sum(weight * value**power) for power in (1, 2)]
+    for power in (1, 2):
+        for censored, sign in ((below, 1.0), (above, -1.0)):
+            if censored.any():
+                expected = _expected_beyond(log, location[:, subject], slope[:, subject], power, sign)
+                totals[power - 1] = totals[power - 1] + segments.sum(np.where(censored > 0, censored * expected, 0.0))
+    n = np.maximum(size, 1)
+    mean = totals[0] / n
+    variance = np.maximum(totals[1] / n - mean**2, 0.0) * size / np.maximum(size - 1, 1)
+    nothing = np.where(usable, 0.0, np.nan)
+    return Regressed(mean + nothing, np.sqrt(variance) + nothing, location + nothing, slope)
 
 
-def _quantile(distinct: Floats, upto: Floats, unknown: float, p: float) -> float:
-    """Smallest value with at least ``p`` of the mass at or below it; NaN in the mass below every detected value."""
-    if p <= unknown:
-        return float("nan")
-    return float(distinct[np.searchsorted(upto, p - 1e-12)])
+def _positions(segments: Segments, events: Floats, at_risk: Counts) -> Floats:
+    """Middle of each column's Kaplan-Meier step: the probability of a value up to there."""
+    free = np.where(at_risk > 0, 1 - events / np.maximum(at_risk, 1), 1.0)
+    log = np.log(np.maximum(free, 1e-300))
+    # running sum from each segment's last column down to this one
+    total = np.cumsum(log[:, ::-1], axis=1)[:, ::-1]
+    after = np.concatenate([total[:, 1:], np.zeros((len(total), 1))], axis=1)
+    after = after - after[:, segments.last][:, segments.subject]
+    upto = np.exp(after)
+    return (upto + upto * free) / 2
 
 
-def order_statistics(values: Floats, is_below: Flags) -> Summary:
-    """Summary of a left-censored sample by robust regression on order statistics (Helsel & Cohn 1988; Helsel 2012, ch. 6.2).
-
-    Logarithms of the detected values are regressed on their normal scores, with Hirsch-Stedinger plotting positions for
-    several limits; the censored values, and only they, are read off the line. Needs positive values and SMALLEST_DETECTED
-    distinct detected ones; with fewer the summary is NaN and ``method`` says so. Raises ValueError for an empty sample,
-    shapes that differ, or a value that is not positive.
-    """
-    values, is_below = _checked(values, is_below)
-    if (values <= 0).any():
-        raise ValueError("order_statistics: values and limits must be positive; use kaplan_meier")
-    share = float(is_below.mean())
-    if np.unique(values[~is_below]).size < SMALLEST_DETECTED:
-        nan = float("nan")
-        return Summary(values.size, share, nan, nan, nan, nan, nan, "too few detected values")
-    scores = norm.ppf(_plotting_positions(values, is_below))
-    slope, intercept = np.polyfit(scores[~is_below], np.log(values[~is_below]), 1)
-    filled = np.where(is_below, np.exp(intercept + slope * scores), values)
-    q25, median, q75 = (float(q) for q in np.quantile(filled, (0.25, 0.5, 0.75)))
-    spread = float(filled.std(ddof=1)) if values.size > 1 else float("nan")
-    return Summary(values.size, share, float(filled.mean()), spread, q25, median, q75, "regression on order statistics")
-
-
-def _plotting_positions(values: Floats, is_below: Flags) -> Floats:
-    """Probability positions for each value (Hirsch & Stedinger 1987): ranks between limits, by the share above each."""
-    limits = np.unique(values[is_below])
-    edges = np.concatenate([[-np.inf], limits, [np.inf]])
-    found = values[~is_below]
-    position = np.empty(values.size)
-    exceed = np.zeros(edges.size)
-    # from the highest limit down: the share at or above it is that above the next, plus what lies between of what could
-    for j in range(limits.size, -1, -1):
-        between = int(((found >= edges[j]) & (found < edges[j + 1])).sum())
-        lower = int((found < edges[j]).sum()) + int((values[is_below] <= edges[j]).sum())
-        exceed[j] = exceed[j + 1] + (1 - exceed[j + 1]) * between / max(between + lower, 1) if j else 1.0
-        inside = np.flatnonzero(~is_below & (values >= edges[j]) & (values < edges[j + 1]))
-        ranks = np.argsort(np.argsort(values[inside], kind="stable"), kind="stable") + 1
-        position[inside] = (1 - exceed[j]) + (exceed[j] - exceed[j + 1]) * ranks / (inside.size + 1)
-        censored = np.flatnonzero(is_below & (values == edges[j]))
-        position[censored] = (1 - exceed[j]) * np.arange(1, censored.size + 1) / (censored.size + 1)
-    return position
-
-
-def _checked(values: Floats, is_below: Flags) -> tuple[Floats, Flags]:
-    values, is_below = np.asarray(values, dtype=np.float64), np.asarray(is_below, dtype=np.bool_)
-    if values.ndim != 1 or values.shape != is_below.shape:
-        raise ValueError(f"censored: values {values.shape} and flags {is_below.shape} must be one-dimensional and equal")
-    if not values.size or not np.isfinite(values).all():
-        raise ValueError("censored: the sample is empty or holds a value that is not finite")
-    return values, is_below
-
-
-def recensored(value: pl.Expr, comparator: pl.Expr, *, over: str | list[str] | None = None) -> pl.Expr:
-    """Values made comparable: everything below the highest lower limit, and above the lowest upper limit, of its group ties.
-
-    ``value`` is a number or the limit of a censored one, ``comparator`` null, <, <=, > or >=; ``over`` names the group's
-    columns. The result keeps the order of what can be ordered and ties the rest at the limit: for rank tests
-    (Mann-Whitney, KS, Kruskal-Wallis), never for means (Helsel 2012, ch. 9). Null stays null; a group whose limits cross
-    ("<5" and ">2") ties as a whole at the upper one.
-    """
-    below, above = comparator.str.starts_with("<").fill_null(False), comparator.str.starts_with(">").fill_null(False)
-    floor = pl.when(below).then(value).max()
-    ceiling = pl.when(above).then(value).min()
-    if over is not None:
-        floor, ceiling = floor.over(over), ceiling.over(over)
-    return pl.min_horizontal(
-        pl.max_horizontal(value, pl.when(value.is_not_null()).then(floor)), pl.when(value.is_not_null()).then(ceiling)
-    )
+def _expected_beyond(limit: Floats, location: Floats, slope: Floats, power: int, sign: float) -> Floats:
+    """E[X^power | X below (sign 1) or above (−1) its limit] of a lognormal X; ``limit`` on the log scale."""
+    with np.errstate(invalid="ignore"):
+        at = (limit - location) / slope
+        log = power * location + (power * slope) ** 2 / 2
+        return np.exp(log + log_ndtr(sign * (at - power * slope)) - log_ndtr(sign * at))

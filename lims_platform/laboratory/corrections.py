@@ -14,7 +14,7 @@ from lims_platform.laboratory.limits import limits_for
 
 _COLUMNS = [
     "row_key", "row_version", "change", "known_from", "loinc_code", "analyte", "device_id", "result_text", "unit",
-    "value_number", "is_critical", "age_band", "location_class",
+    "value_number", "value_upper", "comparator", "is_critical", "age_band", "location_class",
 ]  # fmt: skip
 
 
@@ -23,8 +23,9 @@ def crossing_corrections(history: Frame, reference: Reference) -> pl.DataFrame:
 
     A correction is a version that follows another of the same row_key; deleted versions are skipped, so that a result
     that changed its day is compared with what it was. A decision limit L is crossed where exactly one of the two values
-    is at or above L (a limit such as 126 mg/dL means "from 126"). A critical limit is crossed where exactly one of the
-    two is critical, or both are, at opposite ends.
+    is at or above L (a limit such as 126 mg/dL means "from 126"); a censored value or a range counts where all it can
+    stand for lies on one side: "<126" is below, "<130" says nothing of 126. A critical limit is
+    crossed where exactly one of the two is critical, or both are, at opposite ends.
 
     Returns:
         row_key, row_version, known_from, loinc_code, analyte, device_id, unit, old_text, new_text, old_value,
@@ -32,7 +33,7 @@ def crossing_corrections(history: Frame, reference: Reference) -> pl.DataFrame:
         Values in the standard unit. A version without a number (quarantined, coded) is tested by is_critical only.
     """
     versions = history.lazy().filter(pl.col("change") != "delete").select(_COLUMNS).collect()
-    before = ("result_text", "value_number", "is_critical", "loinc_code")
+    before = ("result_text", "value_number", "value_upper", "comparator", "is_critical", "loinc_code")
     pairs = (
         versions.sort("row_key", "row_version")
         .with_columns(pl.col(c).shift(1).over("row_key").alias(f"old_{c}") for c in before)
@@ -78,11 +79,21 @@ def _decision_limits_crossed(pairs: pl.DataFrame, analytes: pl.DataFrame) -> pl.
         .drop_nulls("at")
     )
     same = pairs.filter(pl.col("old_loinc_code") == pl.col("loinc_code"))
-    crossed = same.join(table, on="loinc_code").filter(
-        (pl.col("old_value_number") >= pl.col("at")) != (pl.col("value_number") >= pl.col("at"))
-    )
+    crossed = same.join(table, on="loinc_code").filter(_reaches("old_") != _reaches(""))
     return (
         crossed.sort("_pair", "at")
         .group_by("_pair", maintain_order=True)
         .agg(decision_limits=pl.col("one").str.strip_chars().str.join(", "), first_limit=pl.col("at").first())
     )
+
+
+def _reaches(version: str) -> pl.Expr:
+    """Whether a version's value is ``at`` or above; null where a censored value or a range leaves that open."""
+    value, upper, sign = (pl.col(f"{version}{name}") for name in ("value_number", "value_upper", "comparator"))
+    at = pl.col("at")
+    return (
+        pl.when(sign == "<").then(pl.when(value <= at).then(pl.lit(False)))
+        .when(sign == "<=").then(pl.when(value < at).then(pl.lit(False)))
+        .when(sign.is_not_null()).then(pl.when(value >= at).then(pl.lit(True)))
+        .when((value >= at) == (pl.coalesce(upper, value) >= at)).then(value >= at)
+    )  # fmt: skip

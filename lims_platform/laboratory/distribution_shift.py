@@ -23,6 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
+from lims_platform.laboratory.censored import order_statistics
 from lims_platform.laboratory.value_grid import Counts, Floats, Ints, Segments, grid_codes, grid_values
 
 PSI_BINS = 10
@@ -98,7 +99,7 @@ def shifts(
     Returns the ``statistics`` ks, wasserstein (in robust SD of the reference), psi, each with its p (``ks_p`` …),
     reference_rows, current_rows, reference_mean, current_mean, reference_sd, blocks (past blocks with values),
     censored, recensored (1 if so), at_limit (share of rows at a limit), limit_low, limit_high. NaN where there is
-    nothing to compare.
+    nothing to compare. Means of re-censored values are those of ``censored.order_statistics``, never means of limits.
     """
     found = [_chunk(part, count, ends, windows, statistics) for part, count in _chunks(cells, subjects, len(ends))]
     return {name: np.concatenate([f[name] for f in found], axis=1) for name in found[0]} if found else {}
@@ -139,6 +140,9 @@ def _chunk(cells: pl.DataFrame, subjects: int, ends: Ints, windows: Windows, sta
     kept = [n + np.where(wide, b + a, np.int32(0)) for n, b, a in zip(numbers, below, above, strict=True)]
     compared = (column >= low[:, segments.subject]) & (column < high[:, segments.subject])
     out = _distances(segments, kept, _Compared(compared, low, high), statistics)
+    for name, part in (("reference", slice(1, None)), ("current", slice(0, 1))):
+        regressed = order_statistics(segments, *(_added(c[part]) for c in (numbers, below, above)))
+        out[f"{name}_mean"] = np.where(recensored, significant(regressed.mean), out[f"{name}_mean"])
     limit = np.where(recensored, 1.0, np.nan)
     total = segments.sum(_added(kept))
     inside = segments.sum(np.where(compared & (column > low[:, segments.subject]), _added(kept), 0))

@@ -82,9 +82,8 @@ def beyond(value: pl.Expr, upper: pl.Expr, comparator: pl.Expr, low: pl.Expr, hi
 
     A censored reading counts where it must lie outside ("<2.0" with low 2.8), a range where either end does.
     """
-    below, above = comparator.str.starts_with("<"), comparator.str.starts_with(">")
-    strict = comparator.str.len_chars() == 1
     number = comparator.is_null()
-    is_low = (number & (value < low)) | (below & ((value < low) | (strict & (value == low))))
-    is_high = (number & (pl.coalesce(upper, value) > high)) | (above & ((value > high) | (strict & (value == high))))
+    is_low = (number | (comparator == "<=")) & (value < low) | (comparator == "<") & (value <= low)
+    is_high = number & (pl.coalesce(upper, value) > high) | (comparator == ">=") & (value > high)
+    is_high = is_high | (comparator == ">") & (value >= high)
     return is_low.fill_null(False) | is_high.fill_null(False)

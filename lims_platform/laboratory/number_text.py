@@ -88,4 +88,5 @@ def _float(digits: str) -> pl.Expr:
     written = pl.when(power == 0).then(pl.col(digits)).otherwise(pl.col(digits) + "e" + power.cast(pl.String))
     value = written.cast(pl.Float64, strict=False)
     lost = (value == 0.0) & pl.col(digits).str.contains("[1-9]")
-    return pl.when(value.is_finite() & ~lost).then(pl.col("sign") * value)
+    # adding 0.0 makes -0 and 0 one number
+    return pl.when(value.is_finite() & ~lost).then(pl.col("sign") * value + 0.0)

@@ -22,6 +22,7 @@ TEST_FIELDS: dict[str, pl.DataType] = {
     "scale": pl.String(),
     "target": pl.String(),
     "std_unit": pl.String(),
+    "std_spelling": pl.Boolean(),
     "ucum": pl.String(),
     "unit_source": pl.String(),
     "factor": pl.Float64(),
@@ -72,11 +73,14 @@ class TestResolver:
         """TEST_FIELDS for each row of TEST_KEYS, in the same order.
 
         unit_source: 'text' (written), 'code' (implied by the source's LOINC code), 'none' (the analyte has none), or
-        null. unit_problem: unit_unknown, unit_missing, unit_not_convertible, unit_contradicts_value (the result's
-        text names another unit than the unit column), or null; it concerns numbers only.
+        null. std_spelling: the unit is written as the standard one is. unit_problem: unit_unknown, unit_missing,
+        unit_not_convertible, unit_contradicts_value (the result's text names another unit than the unit column), or
+        null; it concerns numbers only.
         """
         blank = pl.col("result_unit").str.strip_chars()
-        rows = keys.with_columns(pl.when(blank != "").then(blank).alias("result_unit"))
+        rows = keys.with_columns(
+            pl.when(blank != "").then(blank).alias("result_unit"), written=pl.coalesce(blank, "value_unit")
+        )
         aliases, ways = self._with_unknown(rows["result_unit"])
         rows = resolve_spelling(rows, aliases, "value_unit").rename({"unit": "text_ucum", "unit_kind": "text_kind"})
         rows = resolve_spelling(rows, aliases, "result_unit").rename({"unit": "column_ucum"})
@@ -135,6 +139,7 @@ class TestResolver:
         stuck = pl.col("unit_problem") == "unit_not_convertible"
         return rows.with_columns(
             factor=pl.when(~trapped).then("factor"),
+            std_spelling=pl.col("written") == pl.col("std_unit"),
             unit_detail=pl.when(disagree).then(both)
             .when(pl.col("unit_problem") == "unit_unknown").then(unknown)
             .when(stuck & trapped).then("trap_note")

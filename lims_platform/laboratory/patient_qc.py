@@ -18,7 +18,7 @@ import polars as pl
 from lims_platform.contracts.patient_qc import NO_DEVICE, POOLED
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import Frame
-from lims_platform.laboratory.patient_qc_rows import ORDER, by_analyte, candidate_of, history_of, quantitative
+from lims_platform.laboratory.patient_qc_rows import ORDER, by_analyte, candidate_of, history_of, quantitative, within
 from lims_platform.laboratory.patient_qc_scores import Floats
 from lims_platform.laboratory.patient_qc_tuning import Candidate
 
@@ -38,9 +38,10 @@ class _Setting:
 def patient_qc(results: Frame, settings: pl.DataFrame, first: date, last: date, memory_days: int) -> pl.DataFrame:
     """Rows of the contract PatientQc, one per device, analyte and day of [first, last] with quantitative results.
 
-    results: as in patient_qc_settings, from memory_days before ``first``. Censored results and those without a finite
-    number do not enter a statistic; they are counted. A day without a usable result, without a setting, or before the
-    statistic has results enough to answer is "not evaluable: …", with ``alarm`` null.
+    results: as in patient_qc_settings, from memory_days before ``first``. Results without a finite number, and censored
+    ones whose limit lies where the monitor tells results apart, do not enter a statistic; they are counted. A day without
+    a usable result, without a setting, or before the statistic has results enough to answer is "not evaluable: …", with
+    ``alarm`` null.
     """
     rows = quantitative(results).filter(pl.col("event_date").is_between(first - timedelta(days=memory_days), last))
     frame = rows.sort(ORDER).collect()
@@ -74,8 +75,11 @@ def _unjudged(part: pl.DataFrame, why: str) -> pl.DataFrame:
 
 def _judged(part: pl.DataFrame, setting: _Setting, memory_days: int) -> pl.DataFrame:
     """The analyte's days, all its devices at once."""
-    candidate, usable = setting.candidate, part.filter("usable")
-    monitor = candidate.monitor
+    candidate = setting.candidate
+    monitor, knots = candidate.monitor, candidate.table.knots
+    inside = within(pl.col("value"), pl.col("side"), knots[0], knots[-1])
+    part = part.with_columns(usable=pl.col("usable") & inside)
+    usable = part.filter("usable")
     devices = (
         part.select("device_id")
         .unique()

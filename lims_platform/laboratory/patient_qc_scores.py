@@ -31,14 +31,21 @@ class BiasModel:
     """An analytical error of one unit of allowable error: the greater of a share of the result and a fixed amount.
 
     relative: share, 0.08 for 8 %; absolute: in the analyte's unit. Both 0: nothing is allowed, nothing can be tuned.
+    low, high: the limits results are reported to; at and beyond them results stand for all that lie there.
     """
 
     relative: float
     absolute: float
+    low: float = -np.inf
+    high: float = np.inf
 
     def apply(self, values: Floats, size: float) -> Floats:
-        """The results as an analyser with a bias of ``size`` allowable errors (signed) would have given them."""
-        return values + size * np.maximum(self.relative * np.abs(values), self.absolute)
+        """The results as an analyser with a bias of ``size`` allowable errors (signed) would have given them.
+
+        A result at a limit stays there: some of those hidden would come forth, but nobody knows how many.
+        """
+        moved = values + size * np.maximum(self.relative * np.abs(values), self.absolute)
+        return np.where((values > self.low) & (values < self.high), np.clip(moved, self.low, self.high), values)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory import patient_qc_monitors as monitors
 from lims_platform.laboratory.asof import Frame
 from lims_platform.laboratory.patient_qc_rows import (
+    at_limits,
     bias_model,
     by_analyte,
     candidate_of,
@@ -37,7 +38,7 @@ def patient_qc_settings(
 ) -> pl.DataFrame:
     """Rows of the contract PatientQcSettings: one per analyte, and one per device with days enough for its own limit.
 
-    results: event_date, resulted_at, row_key, device_id, loinc_code, analyte, value_kind, value_number (rows of
+    results: event_date, resulted_at, row_key, device_id, loinc_code, analyte, value_kind, value_number, comparator (rows of
     lab_results_standardized), of which the ``history_days`` days before tuned_on count. rejected: westgard_violations;
     device-days on which a control was rejected are no in-control history and left out. analytes: loinc_code, analyte,
     tea_percent, tea_absolute. An analyte without a choice has a row whose outcome says why.
@@ -68,7 +69,9 @@ def patient_qc_verification(results: Frame, settings: pl.DataFrame, analytes: pl
     found: list[dict[str, object]] = []
     for row in pooled.sort("loinc_code").to_dicts():
         base = {k: row[k] for k in ("loinc_code", "analyte", "tuned_on", "outcome")} | {"censored_at": design.max_results}
-        part = parts.get(row["loinc_code"])
+        part, reportable = parts.get(row["loinc_code"]), (-np.inf, np.inf)
+        if part is not None:
+            part, reportable = at_limits(part)
         usable = part.filter("usable") if part is not None else pl.DataFrame()
         if row["method"] is None or usable.is_empty() or part is None:
             why = row["outcome"] if row["method"] is None else "not evaluable: no usable result since the choice"
@@ -77,7 +80,7 @@ def patient_qc_verification(results: Frame, settings: pl.DataFrame, analytes: pl
         candidate, history = candidate_of(row), history_of(usable)
         maxima = candidate.maxima(history)
         shared = base | {"device_days": len(maxima), "false_alarms_per_day": float((maxima > candidate.limit).mean())}
-        for d in detection(candidate, history, bias_model(usable), design):
+        for d in detection(candidate, history, bias_model(usable, reportable), design):
             curve = {"anped": d.anped, "mnped": d.mnped, "np95ed": d.p95nped, "detected": d.detected}
             found.append(shared | curve | {"bias": d.bias, "onsets": d.onsets})
     return _conformed("patient_qc_verification", found)
@@ -85,6 +88,7 @@ def patient_qc_verification(results: Frame, settings: pl.DataFrame, analytes: pl
 
 def _tuned(part: pl.DataFrame, design: Design, span: dict[str, date]) -> list[dict[str, object]]:
     """The analyte's pooled row and its devices' own."""
+    part, reportable = at_limits(part)
     usable = part.filter("usable")
     base: dict[str, object] = {
         "loinc_code": part["loinc_code"][0],
@@ -98,7 +102,7 @@ def _tuned(part: pl.DataFrame, design: Design, span: dict[str, date]) -> list[di
     }
     history = history_of(usable)
     try:
-        choice = tune(history, bias_model(part), design)
+        choice = tune(history, bias_model(part, reportable), design)
     except NotEvaluableError as error:
         return [base | {"outcome": f"not evaluable: {error}"}]
     chosen = choice.candidate

@@ -23,22 +23,27 @@ _NOISE = ("blood", "serum", "plasm", "urine", "test", "level", "total", "auto", 
 def unmapped_codes(quarantine: pl.DataFrame | pl.LazyFrame, reference: Reference, proposals: int = 3) -> pl.DataFrame:
     """Unmapped local codes, largest first, with ranked proposals from the analytes table.
 
-    Input: rows with source, test_code, test_name, specimen_type, result_unit_text, value_number, event_date and reason;
-    only reason 'unmapped_code' counts. Output: source, test_code, test_name, specimen_type, result_unit_text (the
-    commonest of each), rows, share (of the unmapped rows), first_day, last_day, median, and proposal_1, score_1, …
+    Input: rows with source, test_code, test_name, specimen_type, result_unit_text, value_number, comparator, event_date
+    and reason; only reason 'unmapped_code' counts. Output: source, test_code, test_name, specimen_type, result_unit_text
+    (the commonest of each), rows, share (of the unmapped rows), first_day, last_day, median, and proposal_1, score_1, …
     proposal_n, score_n: LOINC codes with a score in 0..1, half for the shared words of the names, a quarter for a unit
     the analyte can have, a quarter for a median that is plausible in it (all of it at the centre of the reference
     interval). Null below 0.2. confidence is score_1 less half of score_2: two equal proposals halve each other. It ranks;
     it is no probability. csv_line is the line of loinc_map.csv that accepts proposal_1 for this source.
     """
     about = ("test_name", "specimen_type", "result_unit_text")
+    # a censored value lies somewhere beyond its limit: a rank, no number; null where the median is among them
+    sign, infinite = pl.col("comparator").str.slice(0, 1), float("inf")
+    placed = pl.when(sign == "<").then(-infinite).when(sign == ">").then(infinite).otherwise("value_number")
+    middle = pl.when(pl.col("value_number").is_not_null()).then(placed).median()
+    middle = pl.when(middle.is_finite()).then(middle)
     listed = (
         quarantine.lazy()
         .filter(pl.col("reason") == "unmapped_code")
         .group_by("source", "test_code")
         .agg(
             *[pl.col(c).drop_nulls().mode().sort().first() for c in about],
-            pl.col("value_number").median().alias("median"),
+            middle.alias("median"),
             pl.len().cast(pl.Int64).alias("rows"),
             pl.col("event_date").min().alias("first_day"),
             pl.col("event_date").max().alias("last_day"),

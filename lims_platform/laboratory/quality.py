@@ -17,9 +17,10 @@ import polars as pl
 
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import Frame, days_between, known_days
+from lims_platform.laboratory.censored import quantiles, side_of
 
 BASELINE_DAYS = 28
-#: Numeric results the baseline needs.
+#: Numeric or censored results the baseline needs.
 MIN_BASELINE = 50
 #: Results a device needs on the day for its median to count.
 MIN_DEVICE_RESULTS = 5
@@ -40,24 +41,28 @@ def quality_anomaly_features(history: Frame, analytes: pl.DataFrame, first: date
     """One row per analyte and day of [first, last] with rows, columns and order of the contract QualityAnomalyFeatures.
 
     history: lab_results_history (event_date, source, test_code, loinc_code, device_id, value_kind, value_number,
-    reason, known_from, known_to, change, is_conflict), from BASELINE_DAYS before ``first``. analytes: loinc_code,
-    analyte, tea_percent, tea_absolute.
+    comparator, reason, known_from, known_to, change, is_conflict), from BASELINE_DAYS before ``first``. analytes:
+    loinc_code, analyte, tea_percent, tea_absolute.
 
-    results: standardised results of the day. outlier_rate: share of its numeric ones beyond 3 robust SD (IQR / 1.349)
-    of the median of the 28 days before. distribution_shift: |median of the day − median of the 28 days| / robust SD.
-    Both null with fewer than 50 numeric results in the baseline, or if they do not vary; censored values enter
-    neither. missing_data_rate: quarantined / all rows; a quarantined row without LOINC code is counted with the
+    results: standardised results of the day. outlier_rate: share of its numeric and censored ones beyond 3 robust SD
+    (IQR / 1.349) of the median of the 28 days before. distribution_shift: |median of the day − median of the 28 days| /
+    robust SD. Both null with fewer than 50 such results in the baseline, or if they do not vary. Medians and quartiles
+    are Kaplan-Meier's (``censored.quantiles``): a censored value is an outlier only where its limit makes it one; a
+    quartile the limits hide is taken as far from the median as the other one; with more than half of the baseline
+    hidden both are null, and a day's hidden median counts as the nearest value it can have.
+    missing_data_rate: quarantined / all rows; a quarantined row without LOINC code is counted with the
     analyte most of its source's rows of that test code had in the 28 days and the day. device_consistency_score: SD
     between the medians of devices with at least 5 results, less what sampling makes of it, in units of the allowable
     error at the baseline median. quality_anomaly: any of the four beyond its limit.
     """
-    numeric = (pl.col("value_kind") == "number") & pl.col("value_number").is_finite()
+    side = side_of(pl.col("value_kind"), pl.col("comparator"))
+    summed = side.is_not_null() & pl.col("value_number").is_finite()
     rows = (
         known_days(history, calendar)
         .filter(pl.col("event_date").is_between(first - timedelta(days=BASELINE_DAYS), last))
         .select(
             "event_date", "first_day", "last_day", "source", "test_code", "loinc_code", "device_id",
-            pl.when(numeric).then(pl.col("value_number") + 0.0).alias("value"),
+            pl.when(summed).then(pl.col("value_number") + 0.0).alias("value"), pl.when(summed).then(side).alias("side"),
             pl.col("reason").is_null().alias("valid"),
         )
     )  # fmt: skip
@@ -82,39 +87,14 @@ def _device_medians(rows: pl.LazyFrame) -> pl.DataFrame:
     of_the_day = (pl.col("first_day") <= pl.col("event_date")) & (
         pl.col("last_day").is_null() | (pl.col("last_day") >= pl.col("event_date"))
     )
-    medians = (
-        rows.filter(of_the_day, "valid", pl.col("value").is_not_null(), pl.col("device_id").is_not_null())
-        .group_by("event_date", "loinc_code", "device_id")
-        .agg(pl.col("value").median().alias("m"), pl.len().alias("n"))
-        .filter(pl.col("n") >= MIN_DEVICE_RESULTS)
-        .collect(engine="streaming")
-    )
+    named = rows.filter(of_the_day, "valid", pl.col("device_id").is_not_null())
+    medians = quantiles(named, ["event_date", "loinc_code", "device_id"], [0.5]).rename({"q_0.5": "m"})
+    medians = medians.filter(pl.col("n") >= MIN_DEVICE_RESULTS, pl.col("m").is_not_null())
     return (
         medians.sort("m", "n")  # a sum depends on its order in the last bits, and a rebuilt row must be the identical one
         .group_by("loinc_code", pl.col("event_date").alias("as_of_date"))
         .agg(device_variance=pl.col("m").var(), inverse_n=(1 / pl.col("n")).mean(), devices=pl.len())
     )
-
-
-def _quantiles(counted: pl.DataFrame, by: str, shares: dict[str, float]) -> pl.DataFrame:
-    """Per ``by``: total, and the quantile of each share, of values that each occur n times; linear between ranks."""
-    steps = (
-        counted.filter(pl.col("value").is_not_null())
-        .group_by(by, "value")
-        .agg(pl.col("n").sum().cast(pl.Int64))
-        .sort(by, "value")
-        .with_columns(upto=pl.col("n").cum_sum().over(by))
-    )
-    last = pl.col("upto").last() - 1
-
-    def ranked(rank: pl.Expr) -> pl.Expr:
-        return pl.col("value").filter(pl.col("upto") > rank).first()
-
-    quantiles = {}
-    for name, share in shares.items():
-        low, high = ranked((last * share).floor()), ranked((last * share).ceil())
-        quantiles[name] = low + (high - low) * ((last * share) % 1)
-    return steps.group_by(by, maintain_order=True).agg(total=pl.col("n").sum(), **quantiles)
 
 
 def _one_day(counted: pl.DataFrame, day: date) -> pl.DataFrame:
@@ -132,13 +112,19 @@ def _one_day(counted: pl.DataFrame, day: date) -> pl.DataFrame:
     today = known.filter(pl.col("event_date") == day)
     today = today.join(usual, on=code, how="left", nulls_equal=True).with_columns(pl.coalesce("loinc_code", "usual"))
     before = known.filter(pl.col("event_date") < day, pl.col("valid"))
-    quarters = _quantiles(before, "loinc_code", {"base_median": 0.5, "low": 0.25, "high": 0.75})
-    robust_sd = (pl.col("high") - pl.col("low")) * (1 / 1.3489795003921634)
-    baseline = quarters.select("loinc_code", "base_median", base_n="total", robust_sd=robust_sd)
+    baseline = _baseline(before)
     good = today.filter("valid").join(baseline, on="loinc_code", how="left")
-    beyond = (pl.col("value") - pl.col("base_median")).abs() > OUTLIER_SD * pl.col("robust_sd")
+    value, reach = pl.col("value"), OUTLIER_SD * pl.col("robust_sd")
+    # a limit at the edge says that the value lies beyond it
+    beyond = (
+        pl.when(pl.col("side") == 0)
+        .then((value - pl.col("base_median")).abs() > reach)
+        .when(pl.col("side") < 0)
+        .then(value <= pl.col("base_median") - reach)
+        .otherwise(value >= pl.col("base_median") + reach)
+    )
     outliers = good.group_by("loinc_code").agg(outliers=pl.col("n").filter(beyond).sum())
-    medians = _quantiles(good, "loinc_code", {"median": 0.5}).rename({"total": "n"})
+    medians = quantiles(good, ["loinc_code"], [0.5]).rename({"q_0.5": "median"})
     n = pl.col("n").cast(pl.Int64)
     return (
         today.filter(pl.col("loinc_code").is_not_null())
@@ -151,6 +137,14 @@ def _one_day(counted: pl.DataFrame, day: date) -> pl.DataFrame:
     )
 
 
+def _baseline(before: pl.DataFrame) -> pl.DataFrame:
+    """Median and robust SD of each analyte, with the number of results they stand on."""
+    found = quantiles(before, ["loinc_code"], [0.25, 0.5, 0.75])
+    lower, upper = pl.col("q_0.5") - pl.col("q_0.25"), pl.col("q_0.75") - pl.col("q_0.5")
+    spread = pl.coalesce(pl.col("q_0.75") - pl.col("q_0.25"), 2 * upper, 2 * lower)
+    return found.select("loinc_code", base_n="n", base_median="q_0.5", robust_sd=spread * (1 / 1.3489795003921634))
+
+
 def _features(rows: pl.DataFrame, analytes: pl.DataFrame) -> pl.DataFrame:
     names = analytes.select("loinc_code", "analyte", "tea_percent", "tea_absolute").unique("loinc_code")
     rows = rows.join(names, on="loinc_code", how="left")
@@ -159,11 +153,16 @@ def _features(rows: pl.DataFrame, analytes: pl.DataFrame) -> pl.DataFrame:
     tea = pl.max_horizontal(pl.col("tea_percent") * 0.01 * pl.col("base_median").abs(), "tea_absolute")
     sampling = _MEDIAN_SE**2 * pl.col("robust_sd") ** 2 * pl.col("inverse_n")
     between = (pl.col("device_variance") - sampling).clip(lower_bound=0.0).sqrt()
+    # a hidden median lies below the lowest or above the highest value of the day; no further than it must
+    nearest = pl.coalesce(
+        "median",
+        pl.when(pl.col("unknown_below") >= pl.col("unknown_above"))
+        .then(pl.min_horizontal("lowest", "base_median"))
+        .otherwise(pl.max_horizontal("highest", "base_median")),
+    )
     rows = rows.with_columns(
         pl.when(judged).then(pl.col("outliers") / n).alias("outlier_rate"),
-        pl.when(judged)
-        .then((pl.col("median") - pl.col("base_median")).abs() / pl.col("robust_sd"))
-        .alias("distribution_shift"),
+        pl.when(judged).then((nearest - pl.col("base_median")).abs() / pl.col("robust_sd")).alias("distribution_shift"),
         (1 - pl.col("results") / pl.col("rows")).alias("missing_data_rate"),
         pl.when((pl.col("base_n") >= MIN_BASELINE) & (tea > 0)).then(between / tea).alias("device_consistency_score"),
     )

@@ -13,15 +13,14 @@ import polars as pl
 
 from lims_platform.contracts.reference import Reference
 from lims_platform.contracts.source import LAB_RESULTS
-from lims_platform.laboratory.distinct import per_distinct
+from lims_platform.laboratory.distinct import first_word, one_of, per_distinct
 from lims_platform.laboratory.limits import LIMIT_FIELDS, beyond, limits_for
 from lims_platform.laboratory.number_text import LOCALES
 from lims_platform.laboratory.ordered_tests import TEST_FIELDS, TestResolver, validity_epoch
 from lims_platform.laboratory.plausibility import ASSESS_FIELDS, READING_FIELDS, Plausibility
-from lims_platform.laboratory.reasons import REASONS
+from lims_platform.laboratory.reasons import REASONS, first_reason
 from lims_platform.laboratory.standardise_qc import standardise_qc
 from lims_platform.laboratory.unit_evidence import unit_evidence, with_evidence
-from lims_platform.laboratory.value_patterns import NINES, SHORT_NINES
 from lims_platform.laboratory.values import parse_values
 
 __all__ = ["ADDED", "RENAMED", "standardise_lab_results", "standardise_qc", "unit_evidence"]
@@ -36,8 +35,6 @@ ADDED = (
     "detail", "proposal", "confidence", "reference_digest",
 )  # fmt: skip
 _OPTIONAL = {"date_source": pl.String(), "time_flag": pl.String(), "is_conflict": pl.Boolean(), "device_model": pl.String()}
-_NUMERIC = ["number", "censored", "range"]
-_KIND_REASONS = {"missing": "missing_value", "not_done": "not_done", "instrument_error": "instrument_error"}
 
 
 def standardise_lab_results(
@@ -92,10 +89,10 @@ def _with_meaning(frame: pl.LazyFrame, reference: Reference, locales: Mapping[st
     """What the text says, and what the test is: the fields of values.VALUE_FIELDS and ordered_tests.TEST_FIELDS."""
     # a source without a locale must not be guessed: the grammar refuses this word and the message names the source
     lost = pl.format("(none given for source {})", pl.col("source").fill_null("null"))
-    locale = pl.col("source").replace_strict(dict(locales), default=lost, return_dtype=pl.String)
-    frame = frame.with_columns(parse_values(pl.col("result_value"), locale, reference).alias("__value__")).unnest(
-        "__value__"
-    )
+    rule = pl.col("source").replace_strict(dict(locales), default=lost, return_dtype=pl.String).alias("locale")
+    locale = per_distinct({"source": pl.col("source")}, lambda d: d.select(rule), {"locale": pl.String()})
+    value = parse_values(pl.col("result_value"), locale.struct.field("locale"), reference)
+    frame = frame.with_columns(value.alias("__value__")).unnest("__value__")
     resolver = TestResolver(reference)
     inferred = pl.col("evidence_missing") & pl.col("value_unit").is_null()
     frame = frame.with_columns(__inferred__=inferred.fill_null(False))
@@ -105,13 +102,15 @@ def _with_meaning(frame: pl.LazyFrame, reference: Reference, locales: Mapping[st
     frame = frame.with_columns(per_distinct(keys, resolver.resolve, TEST_FIELDS).alias("__test__")).unnest("__test__")
     # "+2" is the number 2 of a base excess and the rank 2+ of a test strip: the test decides, where it is known
     plus = (pl.col("value_kind") == "number") & pl.col("value_code").is_not_null()
-    ranked = plus & pl.col("scale").is_in(["Ord", "OrdQn"]) & pl.col("unit_source").ne_missing("text")
-    either = plus & (pl.col("scale").is_null() | (pl.col("scale").is_in(["Ord", "OrdQn"]) & ~ranked))
+    strip = one_of(pl.col("scale"), "Ord", "OrdQn")
+    ranked = plus & strip & pl.col("unit_source").ne_missing("text")
+    either = plus & (pl.col("scale").is_null() | (strip & ~ranked))
     kind = pl.when(ranked).then(pl.lit("ordinal")).when(either).then(pl.lit("ambiguous")).otherwise("value_kind")
     return frame.with_columns(
         value_kind=kind,
         value_number=pl.when(~(ranked | either)).then("value_number"),
         value_code=pl.when(~plus | ranked).then("value_code"),
+        __numeric__=one_of(kind, "number", "censored", "range"),
     )
 
 
@@ -119,7 +118,7 @@ def _with_numbers(frame: pl.LazyFrame) -> pl.LazyFrame:
     """The number and upper end in the standard unit, where there is a way to it, and the first thing to doubt about
     them.
     """
-    counted = pl.col("value_kind").is_in(_NUMERIC)
+    counted = pl.col("__numeric__")
 
     def standard(column: str) -> pl.Expr:
         plain = (pl.col("factor") == 1.0) & (pl.col("offset") == 0.0)
@@ -155,56 +154,18 @@ def _with_numbers(frame: pl.LazyFrame) -> pl.LazyFrame:
 def _with_judgement(frame: pl.LazyFrame, reference: Reference) -> pl.LazyFrame:
     """Judges the doubtful numbers and the two readings of ambiguous ones, and finds the critical limits."""
     judge = Plausibility(reference)
-    # keys of rows without doubt are null: one distinct value, judged once
-    doubtful = ~pl.col("__doubt__").is_in(["trap", "evidence"]) & pl.col("std_name").is_not_null()
-    doubtful = doubtful & pl.col("__doubt__").is_not_null()
+    doubtful = ~one_of(pl.col("__doubt__"), "trap", "evidence") & pl.col("std_name").is_not_null()
     asked = {"std_loinc": "std_loinc", "unit": "ucum", "doubt": "__doubt__", "number": "value_number"}
-    keys = {name: pl.when(doubtful).then(column) for name, column in asked.items()}
+    keys = {name: pl.col(column) for name, column in asked.items()}
     double = (pl.col("value_kind") == "ambiguous") & pl.col("reading_b").is_not_null()
-    read = {name: pl.when(double).then(name) for name in ("std_loinc", "factor", "offset", "reading_a", "reading_b")}
+    read = {name: pl.col(name) for name in ("std_loinc", "factor", "offset", "reading_a", "reading_b")}
     place = {name: pl.col(name) for name in ("std_loinc", "age_band", "location_class")}
     frame = frame.with_columns(
-        per_distinct(keys, judge.assess, ASSESS_FIELDS).alias("__fit__"),
-        per_distinct(read, judge.choose_reading, READING_FIELDS).alias("__reading__"),
+        per_distinct(keys, judge.assess, ASSESS_FIELDS, doubtful).alias("__fit__"),
+        per_distinct(read, judge.choose_reading, READING_FIELDS, double).alias("__reading__"),
         per_distinct(place, lambda d: limits_for(d, reference), LIMIT_FIELDS).alias("__limits__"),
     )
-    return frame.unnest("__fit__", "__reading__", "__limits__").with_columns(__reason__=_reason())
-
-
-def _reason() -> pl.Expr:
-    """The first reason that holds, in the order of REASONS; null for a usable row."""
-    kind, scale = pl.col("value_kind"), pl.col("scale")
-    numeric = kind.is_in(_NUMERIC)
-    unsuitable = ((scale == "Qn") & kind.is_in(["coded", "ordinal"])) | (scale.is_in(["Ord", "Nom"]) & numeric)
-    # an organism the text names must be the one the test looks for
-    stranger = (
-        pl.col("value_target").is_not_null()
-        & (pl.col("code_origin") != "as_reported")
-        & pl.col("value_target").ne_missing(pl.col("target"))
-    )
-    # a number of nines only is an interface's "no value", positive; three of them only where they are impossible
-    written = pl.col("result_value")
-    short = (pl.col("__doubt__") == "implausible_value") & written.str.contains(SHORT_NINES)
-    nines = (kind == "number") & (short | written.str.contains(NINES))
-    empty = pl.any_horizontal(
-        *[pl.col(c).is_null() | (pl.col(c).str.strip_chars() == "") for c in ("result_id", "test_code")]
-    )
-    return (
-        pl.when(pl.col("is_conflict")).then(pl.lit("conflicting_duplicate"))
-        .when(pl.col("date_source").is_in(["ingestion", "no_time"])).then(pl.lit("no_usable_time"))
-        .when(pl.col("date_source") == "outside").then(pl.lit("outside_partitions"))
-        .when(empty).then(pl.lit("missing_key"))
-        .when(pl.col("result_status").str.strip_chars().str.to_uppercase() == "X").then(pl.lit("cancelled"))
-        .when(kind.is_in(list(_KIND_REASONS))).then(kind.replace_strict(_KIND_REASONS, default=None, return_dtype=pl.String))
-        .when(nines).then(pl.lit("instrument_error"))
-        .when(pl.col("code_problem").is_not_null()).then("code_problem")
-        .when(stranger).then(pl.lit("ambiguous_code"))
-        .when(kind == "ambiguous").then(pl.lit("ambiguous_number"))
-        .when((kind == "unreadable") | unsuitable).then(pl.lit("unreadable_value"))
-        .when(pl.col("__doubt__").is_in(["trap", "evidence"])).then(pl.lit("unit_contradicts_value"))
-        .when(pl.col("fit") == "assumed").then(None)
-        .when(numeric).then(pl.coalesce("fit", "__doubt__"))
-    )  # fmt: skip
+    return frame.unnest("__fit__", "__reading__", "__limits__").with_columns(__reason__=first_reason())
 
 
 def _with_times(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -234,11 +195,10 @@ def _with_times(frame: pl.LazyFrame) -> pl.LazyFrame:
 def _answer(reference: Reference) -> dict[str, pl.Expr]:
     """The ADDED columns that are not times."""
     kind, reason = pl.col("value_kind"), pl.col("__reason__")
-    numeric, reported = kind.is_in(_NUMERIC), pl.col("code_origin") == "as_reported"
+    numeric, reported = pl.col("__numeric__"), pl.col("code_origin") == "as_reported"
     standard = numeric & pl.col("__x__").is_not_null()
     assumed, inferred, told = pl.col("fit") == "assumed", pl.col("__inferred__"), pl.col("__doubt__") == "evidence"
     number = pl.when(standard).then("__x__").otherwise("value_number")
-    written = pl.coalesce(pl.col("result_unit").str.strip_chars(), "value_unit")
     same = (pl.col("factor") == 1.0) & (pl.col("offset") == 0.0)
     low, high = pl.col("critical_low"), pl.col("critical_high")
     trap = pl.col("__doubt__") == "trap"
@@ -252,14 +212,20 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
         "value_upper": pl.when(standard).then("__upper__").otherwise("value_upper"),
         "unit": pl.when(kind == "titre").then(pl.lit("{titer}"))
         .when(standard | (numeric & assumed)).then("std_unit").when(numeric).then("ucum"),
-        "unit_origin": pl.when(~numeric | reason.is_in(["unmapped_code", "ambiguous_code"])).then(pl.lit("none"))
-        .when(reported).then(pl.when(pl.col("ucum").is_null()).then(pl.lit("none")).otherwise(pl.lit("reported")))
-        .when(inferred & standard).then(pl.lit("inferred"))
-        .when(assumed | (pl.col("unit_source") == "code")).then(pl.lit("assumed"))
-        .when(pl.col("unit_source") == "none").then(pl.lit("none"))
-        .when((written == pl.col("std_unit")) & same).then(pl.lit("reported"))
-        .when(standard & same).then(pl.lit("alias"))
-        .when(standard).then(pl.lit("converted")).otherwise(pl.lit("none")),
+        "unit_origin": first_word(
+            [
+                (~numeric | one_of(reason, "unmapped_code", "ambiguous_code"), "none"),
+                (reported & pl.col("ucum").is_null(), "none"),
+                (reported, "reported"),
+                (inferred & standard, "inferred"),
+                (assumed | (pl.col("unit_source") == "code"), "assumed"),
+                (pl.col("unit_source") == "none", "none"),
+                (pl.col("std_spelling") & same, "reported"),
+                (standard & same, "alias"),
+                (standard, "converted"),
+            ],
+            "none",
+        ),
         "is_critical": beyond(
             pl.when(numeric).then(number).otherwise("reading_low"),
             pl.when(numeric).then(pl.coalesce("__upper__", "value_upper")).otherwise("reading_high"),
@@ -280,7 +246,7 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
                 reason.replace_strict(REASONS, default=None, return_dtype=pl.String),
             )
         ),
-        "proposal": pl.when(reason.is_in(["unmapped_code", "ambiguous_code"])).then("code_proposal")
+        "proposal": pl.when(one_of(reason, "unmapped_code", "ambiguous_code")).then("code_proposal")
         .when((reason == "ambiguous_number") & pl.col("value_note").is_not_null())
         .then(pl.format("read as the range {}-{}", *[pl.col(f"reading_{end}").cast(pl.Int64) for end in "ab"]))
         .when(reason == "ambiguous_number").then("reading_proposal")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,9 @@ _COUNTED = frozenset({"eq", "osm"})
 _LONGEST = 40
 #: A plain number takes no exponent in UCUM ("10+3"); the parser lets it pass.
 _NUMBER_TO_A_POWER = re.compile(r"(?:^|[./(])[0-9]+[+-][0-9]")
+#: pint builds and caches its registry without a lock of its own: two batches that meet their first unknown unit at the
+#: same time would each read half of the other's definitions.
+_LOCK = threading.RLock()
 _BIG_LITRE = re.compile(r"(?<![a-z\[])([afpnumcdk]?)l(?![a-z\]])")
 
 
@@ -47,7 +51,7 @@ class Size:
 
 @lru_cache(maxsize=1)
 def _library() -> tuple[Any, Any]:
-    """The parser and the unit registry; 0.5 s once per process."""
+    """The parser and the unit registry; 0.5 s once per process. Call it with _LOCK held."""
     from ucumvert import PintUcumRegistry, get_ucum_parser
 
     return get_ucum_parser(), PintUcumRegistry()
@@ -62,14 +66,15 @@ def convert(value: float, source: str, target: str) -> float:
     """``value`` in UCUM unit ``source`` as a value in ``target``. ValueError for an invalid code or another dimension."""
     from pint.errors import PintError
 
-    registry = _library()[1]
     for code in (source, target):
         if not is_valid(code):
             raise ValueError(f"{code!r} is no UCUM code")
-    try:
-        return float((value * registry.from_ucum(source)).to_base_units() / registry.from_ucum(target).to_base_units())
-    except (PintError, AttributeError, TypeError) as error:
-        raise ValueError(f"{source} does not convert to {target}") from error
+    with _LOCK:
+        registry = _library()[1]
+        try:
+            return float((value * registry.from_ucum(source)).to_base_units() / registry.from_ucum(target).to_base_units())
+        except (PintError, AttributeError, TypeError) as error:
+            raise ValueError(f"{source} does not convert to {target}") from error
 
 
 def measure(code: str) -> Size | None:
@@ -89,7 +94,8 @@ def measure(code: str) -> Size | None:
         if "FACTOR" not in kinds and atom not in _ATOMS and atom not in _POWERS_OF_TEN:
             return None
         counted |= {atom} & _COUNTED
-    quantity = _library()[1].from_ucum(code).to_base_units()
+    with _LOCK:
+        quantity = _library()[1].from_ucum(code).to_base_units()
     if quantity.dimensionless:
         return None
     return Size(str(quantity.units), frozenset(counted), float(quantity.magnitude))
@@ -100,10 +106,11 @@ def _tree(code: str) -> Any:
 
     if not code or len(code) > _LONGEST or _NUMBER_TO_A_POWER.search(code):
         return None
-    try:
-        return _library()[0].parse(code)
-    except (LarkError, ValueError, RecursionError):
-        return None
+    with _LOCK:
+        try:
+            return _library()[0].parse(code)
+        except (LarkError, ValueError, RecursionError):
+            return None
 
 
 def with_ucum(reference: Reference, spellings: Iterable[str]) -> Reference:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import polars as pl
 
 from lims_platform.contracts.reference import Reference
-from lims_platform.laboratory.ordered_tests import TEST_KEYS, TestResolver, validity_epoch
+from lims_platform.laboratory.distinct import per_distinct
+from lims_platform.laboratory.ordered_tests import TEST_FIELDS, TEST_KEYS, TestResolver, validity_epoch
 from lims_platform.laboratory.plausibility import ASSUME_FROM, PRIOR, candidates, facts
 
 #: Fewer plain numbers than this are no distribution.
@@ -62,24 +63,38 @@ def unit_evidence(rows: pl.LazyFrame, reference: Reference) -> pl.DataFrame:
         .agg(n=pl.len().cast(pl.Int64), logs=pl.col("log"))
         .collect(engine="streaming")
     )
-    small = groups.filter(pl.col("n") < SMALLEST).select(*GROUP, *_DEVICE)
-    mixed = groups.join(small.select(*GROUP).unique(), on=list(GROUP), how="semi", nulls_equal=True)
-    pooled = mixed.group_by(*GROUP).agg(n=pl.col("n").sum(), logs=pl.col("logs").explode()).filter(pl.col("n") >= SMALLEST)
-    together = _decided(pooled.with_columns([pl.lit(None, pl.String).alias(name) for name in _DEVICE]), reference)
-    spread = small.join(together.drop(*_DEVICE), on=list(GROUP), how="inner", nulls_equal=True)
-    alone = _decided(groups.filter(pl.col("n") >= SMALLEST), reference)
-    return pl.concat([alone, spread.select(alone.columns)])
+    small = groups.filter(pl.col("n") < SMALLEST)
+    pooled = (
+        groups.join(small, on=list(GROUP), how="semi", nulls_equal=True)
+        .group_by(*GROUP)
+        .agg(n=pl.col("n").sum(), logs=pl.col("logs").explode())
+    )
+    # pooled results are decided once, not once for each small device that they are to speak for
+    pooled = _centred(pooled).with_columns([pl.lit(None, pl.String).alias(name) for name in _DEVICE])
+    alone = _centred(groups).with_columns(alone=True)
+    decided = _decided(pl.concat([alone, pooled.with_columns(alone=False).select(alone.columns)]), reference)
+    together = decided.filter(~pl.col("alone")).drop(_DEVICE)
+    together = small.select(*GROUP, *_DEVICE).join(together, on=list(GROUP), how="inner", nulls_equal=True)
+    fields = (*GROUP, *_DEVICE, *EVIDENCE_FIELDS)
+    return pl.concat([decided.filter("alone").select(fields), together.select(fields)])
+
+
+def _centred(groups: pl.DataFrame) -> pl.DataFrame:
+    """Groups of at least SMALLEST results with median and spread (IQR in SD) of their ``logs``, which go."""
+    groups = groups.filter(pl.col("n") >= SMALLEST).with_columns(pl.col("logs").list.sort())
+    quartile = [pl.col("logs").list.get((pl.col("n") * q // 4).cast(pl.Int64)) for q in (1, 3)]
+    return groups.with_columns(
+        median=pl.col("logs").list.median(), spread=(quartile[1] - quartile[0]) / 1.349
+    ).drop("logs")  # fmt: skip
 
 
 def _decided(groups: pl.DataFrame, reference: Reference) -> pl.DataFrame:
-    """The groups whose posterior singles out one unit."""
-    quartile = [pl.col("logs").list.get((pl.col("n") * q // 4).cast(pl.Int64)) for q in (1, 3)]
-    groups = groups.with_columns(pl.col("logs").list.sort())
-    groups = groups.with_columns(median=pl.col("logs").list.median(), spread=(quartile[1] - quartile[0]) / 1.349)
-    groups = groups.drop("logs").with_row_index("__row__")
+    """The groups whose posterior singles out one unit: GROUP, device_id, alone and EVIDENCE_FIELDS."""
+    groups = groups.with_row_index("__row__")
     asked = groups.with_columns(value_unit=pl.lit(None, pl.String), day=validity_epoch(pl.col("event_date"), reference))
-    tests = TestResolver(reference).resolve(asked.select(*TEST_KEYS))
-    tests = tests.select("std_loinc", "ucum", "factor", "offset", "unit_problem", "scale")
+    resolve = TestResolver(reference).resolve
+    tests = asked.select(per_distinct({name: pl.col(name) for name in TEST_KEYS}, resolve, TEST_FIELDS).alias("test"))
+    tests = tests.unnest("test").select("std_loinc", "ucum", "factor", "offset", "unit_problem", "scale")
     known = groups.hstack(tests).filter(pl.col("scale") == "Qn")
     missing = pl.col("unit_problem") == "unit_missing"
     known = known.filter(missing.fill_null(False) | (pl.col("unit_problem").is_null() & pl.col("factor").is_not_null()))
@@ -114,7 +129,7 @@ def _decided(groups: pl.DataFrame, reference: Reference) -> pl.DataFrame:
         .filter(pl.col("distance").abs() <= pl.when("missing").then(_CLOSE).otherwise(_CLOSER))
     )
     return best.select(
-        *GROUP, *_DEVICE, evidence_unit="option_unit", evidence_confidence="posterior", evidence_rows="n",
+        *GROUP, *_DEVICE, "alone", evidence_unit="option_unit", evidence_confidence="posterior", evidence_rows="n",
         evidence_missing="missing",
     )  # fmt: skip
 

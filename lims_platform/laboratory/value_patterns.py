@@ -10,6 +10,8 @@ MAX_LENGTH = 200
 TOO_LONG = "\x00"
 #: A plain number in a point locale, as nine results in ten are.
 PLAIN = r"^-?[0-9]{1,15}(?:\.[0-9]{1,15})?$"
+#: The same behind a sign, as most censored results are.
+SIGNED = r"^[<>]=?[0-9]{1,15}(?:\.[0-9]{1,15})?$"
 #: -999 and its like, as analysers and interfaces write "no value". Positive nines may be a result; plausibility
 #: catches those.
 SENTINEL = r"^-(?:9{2,}|8{3,}|7{3,})(?:[.,](?:9+|8+|0+))?$"

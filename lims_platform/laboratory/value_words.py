@@ -47,6 +47,8 @@ class Words:
         if twice.height:
             raise ValueError(f"value_codes: {twice['text'][0]!r} has two meanings")
         self._exact = codes.filter(pl.col("match") == "exact").select(word="folded", kind="kind", code="code")
+        #: Texts that are a code as a whole, whatever else they could be.
+        self.whole = self._exact["word"].implode()
         self._targets = codes.filter(pl.col("match") == "target").select(word="folded", target="code")
         contains = [escape(w) for w in codes.filter(pl.col("match") == "contains")["folded"].to_list()]
         self.contains = r"(?i)\b(?:" + "|".join(contains) + ")" if contains else r"$^"

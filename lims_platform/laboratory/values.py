@@ -25,6 +25,7 @@ from lims_platform.laboratory.value_patterns import (
     PLAIN,
     PLUS,
     SENTINEL,
+    SIGNED,
     TOO_LONG,
     escape,
 )
@@ -89,13 +90,21 @@ class Grammar:
         if unknown:
             raise ValueError(f"number locale {unknown[0]!r} is none of {', '.join(LOCALES)}")
         rows = frame.select("text", "locale").with_row_index("__row__")
-        # nine results in ten are plain numbers: they need none of what follows
-        plain = pl.col("text").str.contains(PLAIN) & ~pl.col("text").str.contains(SENTINEL)
-        plain &= pl.col("locale").str.starts_with("point") | ~pl.col("text").str.contains(".", literal=True)
+        # nine results in ten are plain numbers or such a number behind a sign: they need none of what follows
+        text, sign = pl.col("text"), pl.col("text").str.extract("^([<>]=?)")
+        plain = text.str.contains(PLAIN) & ~text.str.contains(SENTINEL)
+        known = sign.is_in(list(self._words.before)) & ~text.is_in(self._words.whole)
+        plain |= text.str.contains(SIGNED) & known.fill_null(False)
+        plain &= pl.col("locale").str.starts_with("point") | ~text.str.contains(".", literal=True)
         plain = plain.fill_null(False)
+        comparator = sign.replace_strict(self._words.before, default=None, return_dtype=pl.String)
         done = rows.filter(plain).with_columns(
             [pl.lit(None, dtype).alias(name) for name, dtype in VALUE_FIELDS.items()]
-        ).with_columns(value_kind=pl.lit("number"), value_number=pl.col("text").cast(pl.Float64))  # fmt: skip
+        ).with_columns(
+            value_kind=pl.when(comparator.is_null()).then(pl.lit("number")).otherwise(pl.lit("censored")),
+            # adding 0.0 makes -0 and 0 one number
+            value_number=text.str.strip_chars_start("<>=").cast(pl.Float64) + 0.0, comparator=comparator,
+        )  # fmt: skip
         parts = [
             self._read(self._words.cleaned(part), str(part["locale"][0]))
             for part in rows.filter(~plain).partition_by("locale")

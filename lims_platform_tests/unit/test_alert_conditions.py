@@ -271,6 +271,38 @@ def test_corrected_report_crosses_a_limit(
     assert found == ["lims|R1 v2"] * fires
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "fires"),
+    [
+        (("<", 126.0), (None, 130.0), 1),
+        (("<", 126.0), (None, 110.0), 0),
+        (("<", 130.0), (None, 126.0), 0),  # it may have been 126 before
+        (("<=", 126.0), (None, 110.0), 0),
+        ((">", 126.0), (None, 110.0), 1),
+        ((">", 110.0), (None, 126.0), 0),
+    ],
+)
+def test_a_censored_value_crosses_a_limit_only_where_it_must(
+    old: tuple[str | None, float], new: tuple[str | None, float], fires: int
+) -> None:
+    history = versions(old[1], new[1]).with_columns(
+        comparator=pl.when(pl.col("row_version") == 1).then(pl.lit(old[0], pl.String)).otherwise(pl.lit(new[0], pl.String)),
+        result_text=pl.col("row_version").cast(pl.String),
+    )
+    assert subjects("corrected_report", lab_results_history=history) == ["lims|R1 v2"] * fires
+
+
+def test_a_critical_result_below_a_limit_is_told_with_its_sign() -> None:
+    row = critical(value_number=2.8, comparator="<", value_kind="censored")
+    tables = {
+        "lab_results_standardized": rows("lab_results_standardized", row),
+        "lab_results_quarantine": rows("lab_results_quarantine"),
+    }
+    found = evaluated("critical_result_not_notified", **tables).findings
+    assert "<2.8" in found["message"][0] and "below the critical limit 2.8" in found["message"][0]
+    assert found["limit"][0] == 2.8
+
+
 def test_a_correction_is_found_when_the_result_moves_to_another_day_and_not_when_it_is_old() -> None:
     moved = pl.concat(
         [

@@ -195,6 +195,10 @@ def test_censored_values_are_recensored_or_left_out_and_the_outcome_says_so():
 
     many = _report(censor(limit)).filter(kind="analyte", statistic="ks").row(0, named=True)
     assert many["outcome"] == "evaluated; re-censored at < 0.5" and many["alert_level"] == "LOW"
+    # the mean of values of which 12 and 24 % are hidden, not that of their limits
+    full = _report(frame).filter(kind="analyte", statistic="ks").row(0, named=True)
+    for period in ("reference_mean", "current_mean"):
+        assert many[period] == pytest.approx(full[period], rel=0.01)
     few = _report(censor(pl.lit(0.1))).filter(kind="analyte", statistic="ks").row(0, named=True)
     assert "censored values left out" in few["outcome"]
     hopeless = _report(censor(pl.lit(50.0))).filter(kind="analyte", statistic="ks").row(0, named=True)

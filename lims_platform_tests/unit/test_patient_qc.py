@@ -39,7 +39,7 @@ def _results(code: str, values: np.ndarray, device: str | None = "A", last: date
     frame = pl.DataFrame(
         {"resulted_at": at, "value_number": values.ravel()}, schema_overrides={"resulted_at": pl.Datetime("us", "UTC")}
     )
-    given = {"value_kind": "number", "loinc_code": code, "analyte": code, "device_id": device} | columns
+    given = {"value_kind": "number", "comparator": None, "loinc_code": code, "analyte": code, "device_id": device} | columns
     return frame.with_columns(
         event_date=pl.col("resulted_at").dt.date(),
         row_key=pl.format("{}-{}-{}", pl.lit(code), pl.lit(device or ""), pl.int_range(pl.len())),
@@ -181,6 +181,51 @@ def test_no_history_no_setting_no_device_and_days_without_a_number_are_not_evalu
     assert row["outcome"] == "not evaluable: no usable result on the day"
     nobody = _judged(_results("na", _sodium(1, 5), device=None), settings).row(0, named=True)
     assert (nobody["device_id"], nobody["outcome"]) == (NO_DEVICE, "not evaluable: the results name no device")
+
+
+def _reported(values: np.ndarray, limit: float) -> pl.DataFrame:
+    """Results as an analyser with this limit of detection reports them."""
+    below = pl.col("value_number") < limit
+    return _results("cens", values).with_columns(
+        value_kind=pl.when(below).then(pl.lit("censored")).otherwise("value_kind"),
+        comparator=pl.when(below).then(pl.lit("<")),
+        value_number=pl.when(below).then(limit).otherwise("value_number"),
+    )
+
+
+def test_results_below_a_limit_of_detection_take_part_without_a_number_of_their_own():
+    rng = np.random.default_rng(8)
+    values = rng.lognormal(0, 0.25, (DAYS + 1, 60))
+    values[-1] *= 0.7  # three allowable errors: most of the day falls below the limit
+    told = _reported(values, 0.85)
+    assert (told["value_kind"] == "censored").mean() == pytest.approx(0.26, abs=0.02)
+    history = pl.col("event_date") < TODAY
+    settings = _tuned(told.filter(history))
+    pooled = settings.filter(device_id=POOLED).row(0, named=True)
+    assert pooled["outcome"] == "evaluated" and pooled["unusable"] == 0 and min(pooled["knots"]) >= 0.85
+    day = _judged(told, settings).row(0, named=True)
+    assert day["alarm"] is True and day["direction"] == "low" and day["unusable"] == 0
+    # whatever number at or below the limit stands for "<0.85", setting and verdict are the same
+    below = pl.col("value_kind") == "censored"
+    other = told.with_columns(value_number=pl.when(below & ~history).then(0.1).otherwise("value_number"))
+    assert _judged(other, settings).equals(_judged(told, settings))
+    # left out, as if they were not there, the day's results are those that hardly moved
+    left_out = told.filter(~below)
+    shorter = _judged(left_out, _tuned(left_out.filter(history))).row(0, named=True)
+    assert shorter["max_statistic"] is None or shorter["max_statistic"] / shorter["control_limit"] < (
+        day["max_statistic"] / day["control_limit"]
+    )
+
+
+def test_one_odd_limit_does_not_set_the_limit_of_an_analyte():
+    told = _reported(np.random.default_rng(9).lognormal(0, 0.25, (DAYS, 60)), 0.7)
+    odd = told.with_row_index().with_columns(
+        value_kind=pl.when(pl.col("index") % 300 == 0).then(pl.lit("censored")).otherwise("value_kind"),
+        comparator=pl.when(pl.col("index") % 300 == 0).then(pl.lit("<")).otherwise("comparator"),
+        value_number=pl.when(pl.col("index") % 300 == 0).then(pl.lit(0.99)).otherwise("value_number"),
+    )
+    pooled = _tuned(odd.drop("index").with_columns(pl.col("event_date").dt.offset_by("-1d"))).row(0, named=True)
+    assert pooled["unusable"] == DAYS * 60 / 300 and min(pooled["knots"]) < 0.99
 
 
 def test_a_statistic_that_cannot_answer_yet_is_no_silent_pass(settings):

@@ -31,6 +31,7 @@ def _bronze(values: np.ndarray, loinc: str | None = "1", reason: str | None = No
         pl.lit("lims").alias("source"),
         pl.lit(code).alias("test_code"),
         pl.lit("number").alias("value_kind"),
+        pl.lit(None, dtype=pl.String).alias("comparator"),
         pl.lit(reason, dtype=pl.String).alias("reason"),
         pl.lit("insert").alias("change"),
         pl.lit(False).alias("is_conflict"),
@@ -94,6 +95,47 @@ def test_what_cannot_be_judged_is_null_and_no_anomaly():
     equal = _features(_bronze(np.full((29, 2, 30), 5.0), loinc="2")).row(0, named=True)
     assert equal["outlier_rate"] is None and equal["device_consistency_score"] is None
     assert equal["quality_anomaly"] is False
+
+
+def _cut(frame: pl.DataFrame, limit: float, instead: float | None = None) -> pl.DataFrame:
+    """Values below ``limit`` as the analyser reports them: "<limit"; or another number in their place."""
+    below = pl.col("value_number") < limit
+    return frame.with_columns(
+        value_kind=pl.when(below & (instead is None)).then(pl.lit("censored")).otherwise("value_kind"),
+        comparator=pl.when(below & (instead is None)).then(pl.lit("<")).otherwise("comparator"),
+        value_number=pl.when(below).then(limit if instead is None else instead).otherwise("value_number"),
+    )
+
+
+def test_censored_values_take_part_without_a_number_of_their_own():
+    rng = np.random.default_rng(6)
+    values = rng.normal(95, 15, (29, 4, 100))
+    values[-1, :, :5] += 150
+    seen = ["results", "outlier_rate", "distribution_shift", "quality_anomaly"]
+    full = _features(_bronze(values)).row(0, named=True)
+    # 20 % below the limit: medians, and so the outliers, stay where they are
+    told = _features(_cut(_bronze(values), 82.0)).row(0, named=True)
+    assert [told[c] for c in seen] == pytest.approx(
+        [full[c] for c in seen], abs=0.003
+    )  # one low outlier is not known to be one
+    assert told["device_consistency_score"] == pytest.approx(full["device_consistency_score"])
+    # 35 %: the lower quartile is hidden, the upper one speaks for it
+    half = _features(_cut(_bronze(values), 89.0)).row(0, named=True)
+    assert half["distribution_shift"] == pytest.approx(full["distribution_shift"], rel=0.1)
+    assert half["outlier_rate"] == pytest.approx(full["outlier_rate"], abs=0.01)
+    # the limit's half in their place would hide the outliers behind a spread that is not there
+    substituted = _features(_cut(_bronze(values), 89.0, 44.5)).row(0, named=True)
+    assert substituted["outlier_rate"] < 0.05 <= half["outlier_rate"]
+
+
+def test_a_day_that_falls_below_its_limit_is_seen():
+    values = np.random.default_rng(7).normal(95, 15, (29, 2, 50))
+    values[-1] -= 60
+    lost = _features(_cut(_bronze(values), 70.0)).row(0, named=True)
+    assert lost["distribution_shift"] >= 1.5 and lost["quality_anomaly"] is True
+    # more than half of the weeks before hidden: nothing to compare with
+    hidden = _features(_cut(_bronze(values), 100.0)).row(0, named=True)
+    assert (hidden["outlier_rate"], hidden["distribution_shift"]) == (None, None)
 
 
 def test_a_later_amendment_does_not_change_an_old_day():

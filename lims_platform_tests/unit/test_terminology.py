@@ -121,7 +121,7 @@ def test_unmapped_codes_are_listed_by_volume_with_proposals() -> None:
             "source": ["lab"] * 4, "test_code": ["P-K", "P-K", "P-K",
             "ZZ"], "test_name": ["Potassium serum"] * 3 + ["Mystery"],
             "specimen_type": ["SERUM"] * 4, "result_unit_text": ["mmol/L"] * 3 + [None],
-            "value_number": [4.0, 4.2, 4.4, None],
+            "value_number": [4.0, 4.2, 4.4, None], "comparator": [None, None, ">", None],
             "reason": ["unmapped_code"] * 4, "event_date": [date(2025, 6, d) for d in (1, 2, 3, 4)],
         }
     )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -133,3 +135,24 @@ def test_molar_factors_follow_from_the_molar_mass_they_name() -> None:
 def test_no_text_raises(code: str) -> None:
     size = measure(code)
     assert size is None or (size.factor > 0 and is_valid(code))
+
+
+def test_threads_that_meet_their_first_unknown_unit_together_all_get_an_answer() -> None:
+    # a fresh process: the library is loaded once, and that is when threads trod on each other
+    script = """
+import sys, threading
+from pathlib import Path
+from lims_platform.laboratory.ucum import measure
+start, failed = threading.Barrier(4), []
+def first(code):
+    start.wait()
+    try:
+        assert measure(code) is not None
+    except BaseException as error:
+        failed.append(repr(error))
+threads = [threading.Thread(target=first, args=(c,)) for c in ("ng/dL", "cg/L", "pg/dL", "fmol/dL")]
+[t.start() for t in threads], [t.join() for t in threads]
+sys.exit("; ".join(failed) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

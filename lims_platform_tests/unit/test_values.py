@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from lims_platform.laboratory.number_text import LOCALES
-from lims_platform.laboratory.values import USABLE_KINDS, VALUE_FIELDS, VALUE_KINDS, parse_values
+from lims_platform.laboratory.values import USABLE_KINDS, VALUE_FIELDS, VALUE_KINDS, Grammar, parse_values
 from lims_platform.lakehouse.reference import load_reference
 
 REFERENCE = load_reference(Path(__file__).parents[2] / "data" / "reference")
@@ -279,3 +280,17 @@ def test_one_batch_and_many_batches_say_the_same() -> None:
     parts = pl.concat([frame[i : i + 7].select(expression) for i in range(0, 350, 7)]).unnest("v")
     assert whole.equals(parts)
     assert whole.schema == pl.Schema(VALUE_FIELDS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.from_regex(r"(?:[<>]=?|-)?[0-9]{1,15}(?:\.[0-9]{1,15})?", fullmatch=True), min_size=1, max_size=40, unique=True
+    ),
+    st.sampled_from(LOCALES),
+)
+def test_the_short_way_reads_as_the_whole_grammar(texts: list[str], locale: str) -> None:
+    frame = pl.DataFrame({"text": texts}).with_columns(locale=pl.lit(locale))
+    grammar = Grammar(REFERENCE)
+    whole = grammar._read(grammar._words.cleaned(frame), locale).select(*VALUE_FIELDS)
+    assert_frame_equal(grammar.parse(frame), whole)
