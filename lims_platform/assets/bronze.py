@@ -13,6 +13,7 @@ from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.source import SOURCE_TABLES, SourceTable
 from lims_platform.failures import typed_failures
 from lims_platform.lakehouse.history import CONFIRM_TAG, COUNTS
+from lims_platform.lakehouse.io_manager import ROWS_OF_RUN, count_rows_of_days
 from lims_platform.partitions import run_days, spans_text
 
 
@@ -56,7 +57,12 @@ def bronze_asset(source: SourceTable) -> dg.AssetsDefinition:
         with typed_failures(f"bronze/{table.name}", context.retry_number, context.log.warning):
             intake = door.ingest(source, first, last, context.run_id, confirmed, context.log.info)
         metadata: dict[str, Any] = {name: intake.count(name) for name in COUNTS} | {"chunks": len(intake.results)}
-        metadata["dagster/row_count"] = int(intake.conservation()["live"].sum())
+        live = intake.conservation()
+        if table.partition is None:
+            metadata["dagster/row_count"] = int(live["live"].sum())
+        else:
+            counts = dict(live.select("event_date", "live").iter_rows())
+            metadata[ROWS_OF_RUN] = count_rows_of_days(context, context.partition_keys, counts)
         metadata["delta_version"] = intake.version if intake.version is not None else "unchanged"
         if intake.other_days:
             metadata["other_days_touched"] = spans_text(intake.other_days)

@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from lims_platform.lakehouse.io_manager import ROWS_OF_RUN
+
 
 class ProgressHandler(logging.Handler):
     """Prints one line per finished asset or failed step, and passes warnings and errors on. ``assets``: of how many."""
@@ -49,7 +51,7 @@ class ProgressHandler(logging.Handler):
 
     def _note_rows(self, event: Any) -> None:
         metadata = event.event_specific_data.materialization.metadata
-        rows = metadata.get("dagster/row_count")
+        rows = metadata.get(ROWS_OF_RUN, metadata.get("dagster/row_count"))
         self._rows[event.step_key] = f"{rows.value:,} rows" if rows is not None else "done"
 
     def _print(self, line: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -24,6 +24,23 @@ from lims_platform.lakehouse.lake import COMMIT_ATTEMPTS, Lake
 CONFLICT_WAIT_SECONDS = (0.2, 2.0)
 
 
+#: Rows of the whole write, on every day's event; ``dagster/row_count`` is the day's own.
+ROWS_OF_RUN = "rows_of_run"
+
+
+def count_rows_of_days(context: Any, days: Iterable[str], counts: Mapping[date, int]) -> int:
+    """Give each of the days a step materialises its own row count; returns their sum.
+
+    ``context`` is an asset's or a step's. Without this a range run tells every day the rows of all of them.
+    """
+    total = 0
+    for day in days:
+        rows = counts.get(date.fromisoformat(day), 0)
+        context.add_asset_metadata({"dagster/row_count": rows}, partition_key=day)
+        total += rows
+    return total
+
+
 def _days(context: dg.InputContext | dg.OutputContext) -> tuple[date | None, date | None]:
     """The days a context covers; None where the asset is unpartitioned, or the mapping covers nothing."""
     if not context.has_asset_partitions:
@@ -38,8 +55,9 @@ class DeltaIOManager(dg.IOManager):
     """Stores an asset's frame as the Delta table of its last key part; hands out lazy scans at a pinned version.
 
     Metadata of a write: Delta version, rows and days of the whole write, and the version of every input the step read, all
-    scalars, because Dagster copies them to the event of every day. Of two runs that write the same days the last word has
-    the one with the newest inputs: a write that lost the race, or whose inputs changed meanwhile, starts its step again.
+    scalars, because Dagster copies them to the event of every day; the row count is the day's own. Of two runs that write
+    the same days the last word has the one with the newest inputs: a write that lost the race, or whose inputs changed
+    meanwhile, starts its step again.
     """
 
     def __init__(self, lake: Lake, tables: Mapping[str, Table]) -> None:
@@ -64,13 +82,12 @@ class DeltaIOManager(dg.IOManager):
         moved = [read.table.path for read in reads.values() if self._has_moved(read)]
         if moved:
             raise _again(context, f"{', '.join(moved)} changed while {table.path} was computed")
-        rows = self._lake.scan(table, first, last, version).select(pl.len()).collect().item()
-        metadata: dict[str, Any] = {
-            "dagster/row_count": int(rows),
-            "delta_version": version,
-            "write_seconds": round(time.monotonic() - started, 2),
-        }
-        if table.partition is not None:
+        metadata: dict[str, Any] = {"delta_version": version, "write_seconds": round(time.monotonic() - started, 2)}
+        if table.partition is None:
+            metadata["dagster/row_count"] = int(self._lake.scan(table, version=version).select(pl.len()).collect().item())
+        else:
+            counts = dict(self._lake.rows_by_day(table, version).iter_rows())
+            metadata[ROWS_OF_RUN] = count_rows_of_days(context.step_context, context.asset_partition_keys, counts)
             metadata["days"] = f"{first} to {last}"
         metadata |= {f"input_version/{name}": read.version for name, read in reads.items() if read.version is not None}
         context.add_output_metadata(metadata)

@@ -161,6 +161,21 @@ class Lake:
             return set(delta.file_uris())
         return set(delta.file_uris([(table.partition, ">=", first.isoformat()), (table.partition, "<=", last.isoformat())]))
 
+    def rows_by_day(self, table: Table, version: int | None = None) -> pl.DataFrame:
+        """Rows of every day of a table with days: day, rows, in order; from the transaction log, no data file is opened."""
+        nothing = pl.DataFrame(schema={"day": pl.Date, "rows": pl.Int64})
+        delta = self.open(table, version)
+        if delta is None:
+            return nothing
+        files = pl.DataFrame(delta.get_add_actions(flatten=True))
+        if files.is_empty():
+            return nothing
+        counts = files.select(day=pl.col(f"partition.{table.partition}").cast(pl.Date), rows="num_records")
+        if counts["rows"].null_count():  # a writer without statistics
+            days = pl.scan_delta(delta).group_by(day=str(table.partition)).agg(rows=pl.len().cast(pl.Int64))
+            return days.sort("day").collect()
+        return counts.group_by("day").agg(pl.col("rows").sum().cast(pl.Int64)).sort("day")
+
     def _create(self, table: Table) -> DeltaTable:
         """An empty table with the contract's schema, so that the first write is an overwrite like any other."""
         path = self.path(table)

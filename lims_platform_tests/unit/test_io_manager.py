@@ -1,7 +1,7 @@
 """The IO manager: what it writes and records, and that of two runs the one with the newest inputs has the last word."""
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -60,6 +60,20 @@ def test_a_write_records_rows_and_versions(lake: Lake) -> None:
     metadata = result.asset_materializations_for_node("silver__copy")[0].metadata
     assert result.success and calls == 1 and copied(lake) == [1, 2]
     assert metadata["dagster/row_count"].value == 2 and metadata["input_version/rows"].value == read
+
+
+def test_a_range_run_tells_every_day_its_own_rows(lake: Lake) -> None:
+    @dg.asset(key=["silver", "copy"], partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+    def copy() -> pl.LazyFrame:
+        days = [FIRST, FIRST, FIRST + timedelta(days=2)]
+        return pl.LazyFrame({"day": days, "n": [1, 2, 3]})
+
+    put(lake, COPY, *range(9), day=FIRST + timedelta(days=3))  # another day's rows are no rows of this run
+    span = {"dagster/asset_partition_range_start": "2026-03-01", "dagster/asset_partition_range_end": "2026-03-03"}
+    result = dg.materialize([copy], tags=span, resources={"io_manager": DeltaIOManager(lake, {"copy": COPY})})
+    told = {str(m.partition): m.metadata for m in result.asset_materializations_for_node("silver__copy")}
+    assert {day: told[day]["dagster/row_count"].value for day in told} == {"2026-03-01": 2, "2026-03-02": 0, "2026-03-03": 1}
+    assert {metadata[io_manager.ROWS_OF_RUN].value for metadata in told.values()} == {3}
 
 
 def test_inputs_that_change_meanwhile_are_read_again(lake: Lake) -> None:
