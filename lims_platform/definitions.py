@@ -23,6 +23,7 @@ from lims_platform.automation.alerts import ALERT_JOBS, ALERT_SCHEDULES, ALERT_S
 from lims_platform.automation.checks import CHECKS
 from lims_platform.automation.demo import DEMO_JOBS
 from lims_platform.automation.freshness import freshness, freshness_job
+from lims_platform.automation.health import health_job, health_schedule, pipeline_health_asset, watched
 from lims_platform.automation.jobs import JOBS
 from lims_platform.automation.operations import OPERATIONS_JOBS, OPERATIONS_SCHEDULES, OPERATIONS_SENSORS
 from lims_platform.automation.plan import with_conditions
@@ -76,26 +77,32 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         "mlflow": mlflow_resource,
         LAKE_IO: DeltaIOManager(Lake(settings().lake_dir), TABLES),
     }
+    assets = with_conditions(
+        [
+            *BRONZE_ASSETS,
+            *SILVER_ASSETS,
+            *GOLD_ASSETS,
+            *SAMPLE_ASSETS,
+            *MODEL_ASSETS,
+            *SCORE_ASSETS,
+            *MONITORING_ASSETS,
+            *PATIENT_QC_ASSETS,
+            *REPORT_ASSETS,
+            *ALERT_ASSETS,
+            *OPERATIONS_ASSETS,
+        ]
+    )
+    checks = [*CHECKS, freshness]
+    jobs = [*JOBS, freshness_job, *DEMO_JOBS, *ALERT_JOBS, *OPERATIONS_JOBS, health_job]
+    schedules = [*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES, health_schedule]
+    sensors = [*SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS]
+    health = pipeline_health_asset(watched(assets, checks, jobs, [*schedules, *sensors]))
     return dg.Definitions(
-        assets=with_conditions(
-            [
-                *BRONZE_ASSETS,
-                *SILVER_ASSETS,
-                *GOLD_ASSETS,
-                *SAMPLE_ASSETS,
-                *MODEL_ASSETS,
-                *SCORE_ASSETS,
-                *MONITORING_ASSETS,
-                *PATIENT_QC_ASSETS,
-                *REPORT_ASSETS,
-                *ALERT_ASSETS,
-                *OPERATIONS_ASSETS,
-            ]
-        ),
-        asset_checks=[*CHECKS, freshness],
-        jobs=[*JOBS, freshness_job, *DEMO_JOBS, *ALERT_JOBS, *OPERATIONS_JOBS],
-        schedules=[*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES],
-        sensors=[*SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS],
+        assets=[*assets, health],
+        asset_checks=checks,
+        jobs=jobs,
+        schedules=schedules,
+        sensors=sensors,
         resources=resources | overrides,
         executor=dg.in_process_executor,
         loggers={"console": progress_logger},

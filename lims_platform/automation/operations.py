@@ -131,8 +131,9 @@ def _at(job: Any, cron: str) -> dg.ScheduleDefinition:
 
 OPERATIONS_JOBS = [reconcile_nightly, reconcile_weekly, rebuild_days, maintenance_weekly]
 #: Nightly before the features are made at 01:00; weekly when no training runs; maintenance after both.
+NIGHTLY = _at(reconcile_nightly, "20 0 * * *")
 OPERATIONS_SCHEDULES = [
-    _at(reconcile_nightly, "20 0 * * *"),
+    NIGHTLY,
     _at(reconcile_weekly, "30 5 * * 0"),
     _at(maintenance_weekly, "30 6 * * 0"),
 ]

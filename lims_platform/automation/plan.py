@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import time
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -23,55 +22,63 @@ Keys = dg.AssetSelection.keys
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the plan: its name, the assets, their condition, what a person should know."""
+    """One line of the plan: its name, the assets, their condition, what a person should know; its window, if any."""
 
     name: str
     selection: dg.AssetSelection
     condition: dg.AutomationCondition
     description: str
+    window: Window | None = None
 
 
 def _steps() -> list[Step]:
     given = settings()
     back, zone = given.catch_up_days, given.zone
 
-    def once(at: time, weekday: int | None = None) -> dg.AutomationCondition:
-        return once_due(Window(at, zone, weekday), back)
+    def once(window: Window) -> dg.AutomationCondition:
+        return once_due(window, back)
 
+    gold, scoring, drift = Window(given.gold_at, zone), Window(given.scoring_at, zone), Window(given.drift_at, zone)
+    training, plots = Window(given.training_at, zone, given.training_weekday), Window(given.plots_at, zone)
     overview = Keys(["reports", "laboratory_overview"])
     return [
         Step(
             "gold",
             dg.AssetSelection.groups("features"),
-            once(given.gold_at),
+            once(gold),
             f"From {given.gold_at:%H:%M} yesterday's features, when bronze and silver were read after midnight and checked.",
+            gold,
         ),
         Step(
             "marts",
             dg.AssetSelection.groups("operations"),
-            (once(given.gold_at) | late_changes(zone, back)).with_label("once_due_or_late_changes"),
+            (once(gold) | late_changes(zone, back)).with_label("once_due_or_late_changes"),
             f"From {given.gold_at:%H:%M} yesterday's operational marts; an older day again when its silver changed.",
+            gold,
         ),
         Step(
             "scoring",
             Keys(["gold", "device_risk_scores"]),
-            once(given.scoring_at),
+            once(scoring),
             f"From {given.scoring_at:%H:%M} yesterday's device risk, when its features are complete and checked.",
+            scoring,
         ),
         Step(
             "drift",
             dg.AssetSelection.groups("monitoring"),
-            once(given.drift_at),
+            once(drift),
             f"From {given.drift_at:%H:%M} yesterday's drift and patient-based QC, when what they read is complete.",
+            drift,
         ),
         Step(
             "training",
             dg.AssetSelection.groups("models"),
-            once(given.training_at, given.training_weekday),
+            once(training),
             f"On weekday {given.training_weekday} (Sunday is 6) from {given.training_at:%H:%M} a new challenger, when the "
             "features of every day so far are complete and checked.",
+            training,
         ),
-        Step("plots", overview, once(given.plots_at), f"From {given.plots_at:%H:%M} the laboratory's plots, once a day."),
+        Step("plots", overview, once(plots), f"From {given.plots_at:%H:%M} the laboratory's plots, once a day.", plots),
         Step(
             "reports",
             dg.AssetSelection.groups("reports") - overview,

@@ -6,6 +6,8 @@ Here: what a chart shows. Not here: the numbers (gold tables) or where the files
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -32,7 +34,28 @@ def png(chart: alt.TopLevelMixin, scale: float = 1.5) -> bytes:
     """The chart as PNG."""
     import vl_convert
 
-    return bytes(vl_convert.vegalite_to_png(chart.to_json(), scale=scale))
+    return deflated(bytes(vl_convert.vegalite_to_png(chart.to_json(), scale=scale)))
+
+
+def deflated(image: bytes) -> bytes:
+    """The same PNG, its pixels compressed as far as zlib goes: vl-convert hardly does, and plots live in the event log.
+
+    Bars and lines shrink to a fifth and less. Chunks: length, name, content, CRC-32 (PNG specification, section 5).
+    """
+    signature, rest, pixels, after = image[:8], memoryview(image)[8:], b"", b""
+    before = bytearray(signature)
+    while rest:
+        size = 12 + struct.unpack(">I", rest[:4])[0]
+        chunk, rest = bytes(rest[:size]), rest[size:]
+        if chunk[4:8] == b"IDAT":
+            pixels += chunk[8:-4]
+        elif pixels:
+            after += chunk
+        else:
+            before += chunk
+    data = b"IDAT" + zlib.compress(zlib.decompress(pixels), 9)
+    packed = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    return bytes(before) + packed + after
 
 
 def data_uri(image: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html as escaping
 import json
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,23 @@ def drift_json(report: pl.DataFrame, lookback: pl.DataFrame, day: date) -> dict[
     }
 
 
-def html_table(frame: pl.DataFrame) -> str:
-    """The frame as an HTML table, numbers to three digits, text escaped."""
+def html_table(frame: pl.DataFrame, links: Mapping[str, str] | None = None, shades: Mapping[str, str] | None = None) -> str:
+    """The frame as an HTML table, numbers to three digits, text escaped.
+
+    links: column to the address its values are appended to; shades: value of the column ``state`` to the cell's colour.
+    """
     head = "".join(f"<th>{escaping.escape(name)}</th>" for name in frame.columns)
     body = []
     for row in frame.iter_rows():
         cells = []
-        for value in row:
+        for name, value in zip(frame.columns, row, strict=True):
             number = isinstance(value, int | float)
-            text = "" if value is None else f"{value:,.3g}" if isinstance(value, float) else str(value)
-            cells.append(f"<td{' class=n' if number else ''}>{escaping.escape(text)}</td>")
+            text = escaping.escape("" if value is None else f"{value:,.3g}" if isinstance(value, float) else str(value))
+            shade = (shades or {}).get(str(value)) if name == "state" else None
+            style = f" style='background:{shade}'" if shade else ""
+            if links and name in links and value is not None:
+                text = f'<a href="{escaping.escape(links[name] + str(value))}">{text[:8]}</a>'
+            cells.append(f"<td{' class=n' if number else ''}{style}>{text}</td>")
         body.append("<tr>" + "".join(cells) + "</tr>")
     return f"<table><tr>{head}</tr>{''.join(body)}</table>"
 

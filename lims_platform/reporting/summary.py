@@ -92,7 +92,8 @@ def _model(settings: Settings, lake: Lake) -> Iterator[str]:
 def _files(settings: Settings) -> Iterator[str]:
     yield "Files"
     candidates = [settings.report_dir / "device_risk.xlsx", settings.catalog_path]
-    candidates += sorted(settings.report_dir.glob("drift/*/drift_report.html"))[-1:]
+    for pages in ("drift/*/drift_report.html", "qc/*/qc_page.html", "health/*/pipeline_health.html"):
+        candidates += sorted(settings.report_dir.glob(pages))[-1:]
     for path in candidates:
         if path.exists():
             yield f"  {path}"
