@@ -29,6 +29,7 @@ from lims_platform.automation.operations import OPERATIONS_JOBS, OPERATIONS_SCHE
 from lims_platform.automation.plan import with_conditions
 from lims_platform.automation.progress import progress_logger
 from lims_platform.automation.schedules import SCHEDULES
+from lims_platform.automation.scorecard_checks import data_quality_shares
 from lims_platform.automation.sensors import SENSORS
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.io_manager import DeltaIOManager
@@ -92,7 +93,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             *OPERATIONS_ASSETS,
         ]
     )
-    checks = [*CHECKS, freshness]
+    checks = [*CHECKS, data_quality_shares, freshness]
     jobs = [*JOBS, freshness_job, *DEMO_JOBS, *ALERT_JOBS, *OPERATIONS_JOBS, health_job]
     schedules = [*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES, health_schedule]
     sensors = [*SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS]

@@ -9,6 +9,8 @@ import polars as pl
 from lims_platform.assets.common import CODE_VERSION, ONE_RUN, OWNERS, column_schema, reads
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
+from lims_platform.reporting import charts
+from lims_platform.reporting.model_charts import calibration, precision_recall
 from lims_platform.settings import settings
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 def told(turn: "Turn", lake: Lake, data_end: date) -> dg.MaterializeResult:
     """The ledger rows kept, and what a person wants to know of the turn."""
+    from lims_platform.learning.metrics import calibration_table, pr_curve
+
     metadata: dict[str, Any] = {"outcome": turn.outcome, "data_end": str(data_end)}
     if turn.model is not None and turn.ledger is not None and turn.gates is not None:
         lake.append(TABLES["model_ledger"], turn.ledger)
@@ -26,7 +30,9 @@ def told(turn: "Turn", lake: Lake, data_end: date) -> dg.MaterializeResult:
             for g in turn.gates.to_dicts()
         )
         metadata |= {"version": turn.version, "mlflow_run_id": turn.run_id, "candidate": turn.model.candidate.name}
-        metadata |= {"gates": dg.MetadataValue.md(gates), **shown}
+        curves, groups = turn.examined(pr_curve), turn.examined(calibration_table)
+        pictures = charts.markdown(precision_recall(curves), calibration(groups))
+        metadata |= {"gates": dg.MetadataValue.md(gates), "plots": dg.MetadataValue.md(pictures), **shown}
     return dg.MaterializeResult(metadata=metadata)
 
 

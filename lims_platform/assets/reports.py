@@ -40,9 +40,9 @@ def report_asset(name: str, description: str, kinds: set[str], **extra: Any) -> 
     }
 
 
-def plots(*shown: Any) -> dg.MarkdownMetadataValue:
+def plots(*shown: Any, scale: float = 1.5) -> dg.MarkdownMetadataValue:
     """Charts as one metadata value: the UI opens Markdown by a click, so one click shows them all."""
-    return dg.MetadataValue.md(charts.markdown(*shown))
+    return dg.MetadataValue.md(charts.markdown(*shown, scale=scale))
 
 
 @dg.asset(

@@ -18,6 +18,7 @@ from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.versions import live_rows
 from lims_platform.partitions import run_days
+from lims_platform.reporting.figures import markdown_table, quarantine_preview, quarantine_reasons
 
 #: Failing rows shown in a check's metadata; identifiers are pseudonyms by then.
 SHOWN_FAILURES = 10
@@ -153,15 +154,16 @@ def valid_share(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[L
     """A warning, never a stop: a laboratory with 98 % valid results still needs its scores."""
     first, last = run_days(dict(context.run.tags))
     valid = lake.scan(TABLES["lab_results_standardized"], first, last).select(pl.len()).collect().item()
-    reasons = lake.scan(TABLES["lab_results_quarantine"], first, last).group_by("reason").agg(rows=pl.len()).collect()
+    quarantined = lake.scan(TABLES["lab_results_quarantine"], first, last)
+    reasons = quarantine_reasons(quarantined)
     held = int(reasons["rows"].sum())
     share = valid / (valid + held) if valid + held else 1.0
-    lines = [f"{reason}: {rows:,}" for reason, rows in reasons.sort("rows", descending=True).iter_rows()]
-    return dg.AssetCheckResult(
-        passed=share >= VALID_SHARE_GOAL,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"valid": valid, "quarantined": held, "valid_share": share, "reasons": "\n".join(lines) or "none"},
-    )
+    lines = [f"{reason}: {rows:,}" for reason, rows in reasons.iter_rows()]
+    metadata: dict[str, Any] = {"valid": valid, "quarantined": held, "valid_share": share}
+    metadata["reasons"] = "\n".join(lines) or "none"
+    if held:
+        metadata["quarantine"] = dg.MetadataValue.md(markdown_table(quarantine_preview(quarantined)))
+    return dg.AssetCheckResult(passed=share >= VALID_SHARE_GOAL, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
 
 
 def feature_calendar_check() -> dg.AssetChecksDefinition:

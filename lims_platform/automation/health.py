@@ -123,7 +123,9 @@ def pipeline_health_asset(watch: Watched) -> dg.AssetsDefinition:
         pictures = health_charts(health)
         path = write_health(health_page(health, pictures), health.today, settings().report_dir)
         shown = {what.replace(" ", "_"): count for what, count in health.counts().items()}
-        return dg.MaterializeResult(metadata={**shown, "page": dg.MetadataValue.path(path), "plots": plots(*pictures)})
+        return dg.MaterializeResult(
+            metadata={**shown, "page": dg.MetadataValue.path(path), "plots": plots(*pictures, scale=1)}
+        )
 
     return pipeline_health
 

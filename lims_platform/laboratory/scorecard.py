@@ -1,4 +1,4 @@
-"""The data-quality scorecard: six shares per source, test code, device and day.
+"""The data-quality scorecard: five shares per source, test code, device and day.
 
 Here: what completeness, validity, uniqueness, timeliness and conformity mean. Not here: limits and alerts.
 """
@@ -13,6 +13,8 @@ from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.asof import Frame
 
 ABSENT = "(none)"
+#: The scorecard's shares, each of all live rows.
+SHARES = ("completeness", "validity", "uniqueness", "timeliness", "conformity")
 #: A row known later than this after its result was late.
 TIMELY_HOURS = 24.0
 _NUMBER = r"-?\d+(\.\d+)?"
@@ -74,4 +76,17 @@ def data_quality_scorecard(silver: Frame, quarantine: Frame) -> pl.DataFrame:
     )
     return out.select([pl.col(name).cast(dtype) for name, dtype in TABLES["data_quality_scorecard"].dtypes.items()]).sort(
         "as_of_date", "source", "test_code", "device_id"
+    )
+
+
+def shares_by(scorecard: Frame, *by: str) -> pl.DataFrame:
+    """The shares of whole groups of scorecard rows: ``by``, rows, and each of SHARES weighted by rows; ordered by ``by``."""
+    weighted = [((pl.col(name) * pl.col("rows")).sum() / pl.col("rows").sum()).alias(name) for name in SHARES]
+    return (
+        scorecard.lazy()
+        .group_by(by)
+        .agg(*weighted, rows=pl.col("rows").sum())
+        .select(*by, "rows", *SHARES)
+        .sort(by)
+        .collect()
     )

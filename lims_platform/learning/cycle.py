@@ -5,7 +5,7 @@ Here: the order of the steps. Not here: any one of them (``labels``, ``training`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -25,7 +25,10 @@ from lims_platform.learning.training import NotTrainable, TrainedModel, train
 
 @dataclass(frozen=True)
 class Turn:
-    """What a turn ended in: the ledger's new rows, and of a trained model its version, run, gates and itself."""
+    """What a turn ended in: the ledger's new rows, and of a trained model its version, run, gates and itself.
+
+    ``reigning``: the champion's probabilities of the same test rows, where there was one that could be asked.
+    """
 
     outcome: str
     ledger: pl.DataFrame | None = None
@@ -33,6 +36,21 @@ class Turn:
     run_id: str | None = None
     gates: pl.DataFrame | None = None
     model: TrainedModel | None = None
+    reigning: np.ndarray | None = None
+
+    def examined(self, figure: Callable[[np.ndarray, np.ndarray], pl.DataFrame]) -> pl.DataFrame:
+        """A figure of label and probability on the test rows, of the new model and the one it met: model, its columns."""
+        if self.model is None:
+            return pl.DataFrame()
+        label = self.model.scored["label"].to_numpy()
+        scores = {
+            f"new: version {self.version}": self.model.scored["probability"].to_numpy(),
+            "champion then": self.reigning,
+        }
+        found = [
+            figure(label, p).select(pl.lit(name).alias("model"), pl.all()) for name, p in scores.items() if p is not None
+        ]
+        return pl.concat(found)
 
 
 def retrain(
@@ -91,7 +109,7 @@ def turn(
     decided = decide(version, gates, spec.name, dagster_run_id)
     outcome = "promoted" if passed else "rejected"
     note_outcome(outcome, run_id)
-    return Turn(outcome, pl.concat([registered, decided]), version, run_id, gates, model)
+    return Turn(outcome, pl.concat([registered, decided]), version, run_id, gates, model, reigning)
 
 
 def _champion_scores(tracking_uri: str, model: TrainedModel, frame: pl.DataFrame) -> tuple[np.ndarray | None, str]:

@@ -57,14 +57,31 @@ def roc_auc(label: NDArray[np.generic], score: NDArray[np.generic], weight: NDAr
     return float((positive * (below + 0.5 * negative)).sum() / (positive.sum() * negative.sum()))
 
 
-def pr_auc(label: NDArray[np.generic], score: NDArray[np.generic]) -> float:
-    """Average precision: sum of precision × recall gained over the distinct scores, best first (no interpolation)."""
+def _best_first(label: NDArray[np.generic], score: NDArray[np.generic]) -> tuple[Floats, Floats]:
+    """Positives and rows at or above each distinct score, best first."""
     y, s = _checked(label, score)
     _both(y)
     values, group = np.unique(-s, return_inverse=True)
-    hits, seen = np.cumsum(np.bincount(group, y, values.size)), np.cumsum(np.bincount(group, minlength=values.size))
+    hits, seen = np.bincount(group, y, values.size), np.bincount(group, minlength=values.size)
+    return np.cumsum(hits), np.cumsum(seen).astype(np.float64)
+
+
+def pr_auc(label: NDArray[np.generic], score: NDArray[np.generic]) -> float:
+    """Average precision: sum of precision × recall gained over the distinct scores, best first (no interpolation)."""
+    hits, seen = _best_first(label, score)
     gained = np.diff(hits, prepend=0.0) / hits[-1]
     return float((hits / seen * gained).sum())
+
+
+def pr_curve(label: NDArray[np.generic], score: NDArray[np.generic], points: int = 200) -> pl.DataFrame:
+    """Precision and recall at the distinct scores, best first: recall, precision; at most ``points``, evenly in recall.
+
+    ``pr_auc`` is the area under all of them.
+    """
+    hits, seen = _best_first(label, score)
+    recall, precision = hits / hits[-1], hits / seen
+    wanted = np.unique(np.searchsorted(recall, np.linspace(recall[0], 1.0, points)))
+    return pl.DataFrame({"recall": recall[wanted], "precision": precision[wanted]})
 
 
 def log_loss(label: NDArray[np.generic], probability: NDArray[np.generic]) -> float:

@@ -63,9 +63,12 @@ def data_uri(image: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
-def markdown(*charts: alt.Chart) -> str:
-    """The charts one below the other as Markdown images that need no file, for an asset's metadata."""
-    return "\n\n".join(f"![{chart.title}]({data_uri(png(chart))})" for chart in charts)
+def markdown(*charts: alt.Chart, scale: float = 1.5) -> str:
+    """The charts one below the other as Markdown images that need no file, for an asset's metadata.
+
+    What is drawn every hour or five at a time is drawn at scale 1: half the bytes for the event log to keep.
+    """
+    return "\n\n".join(f"![{chart.title}]({data_uri(png(chart, scale))})" for chart in charts)
 
 
 def risk_bars(scores: pl.DataFrame, count: int = 15) -> alt.Chart:
@@ -186,3 +189,15 @@ def turnaround(kpis: pl.DataFrame) -> alt.Chart:
             strokeDash=alt.StrokeDash("figure:N", title=None),
         )
     )
+
+
+def share_trend(days: pl.DataFrame, share: str, goal: float) -> alt.Chart:
+    """A share of the data-quality scorecard a day, one line per source, the goal dashed. ``days``: as_of_date, source."""
+    alt = _altair()
+    values = days.select(pl.col("as_of_date").cast(pl.String), "source", share).to_dicts()
+    lowest = min(float(days[share].min() or 0.0), goal)  # type: ignore[arg-type]
+    y = alt.Y(f"{share}:Q", title=None, axis=alt.Axis(format=".1%"), scale=alt.Scale(domain=[lowest - 0.002, 1], clamp=True))
+    lines = alt.Chart(alt.Data(values=values)).mark_line()
+    limit = alt.Chart(alt.Data(values=[{"goal": goal}])).mark_rule(strokeDash=[4, 4], color="gray").encode(y="goal:Q")
+    drawn = lines.encode(x=alt.X("as_of_date:T", title=None), y=y, color=alt.Color("source:N", title=None))
+    return (drawn + limit).properties(title=f"{share.capitalize()} a day", width=_WIDTH, height=200)

@@ -125,7 +125,7 @@ def rows_chart(health: Health) -> alt.Chart:
     import altair as alt
 
     days = figures.rows_calendar(health.rows, health.today).with_columns(pl.col("day").cast(pl.String))
-    bars = alt.Chart(alt.Data(values=days.to_dicts()), width=300, height=55).mark_bar(color="#92c5de")
+    bars = alt.Chart(alt.Data(values=days.to_dicts()), width=300, height=45).mark_bar(color="#92c5de")
     axis = alt.Axis(tickCount=2, grid=False)
     encoded = bars.encode(x=_day_axis(), y=alt.Y("rows:Q", title=None, axis=axis))
     header = alt.Header(title=None, labelOrient="top", labelAnchor="start")

@@ -40,6 +40,20 @@ def test_agree_with_scikit_learn_also_with_ties(rows: list[tuple[bool, int]]) ->
     )
 
 
+def test_the_precision_recall_curve_holds_points_of_scikit_learns() -> None:
+    from sklearn.metrics import precision_recall_curve
+
+    rng = np.random.default_rng(3)
+    label, score = rng.random(3000) < 0.1, rng.integers(0, 900, 3000) / 900
+    whole = metrics.pr_curve(label, score, points=10_000)
+    precision, recall, _ = precision_recall_curve(label, score)
+    theirs = {(round(r, 9), round(p, 9)) for r, p in zip(recall[:-1], precision[:-1], strict=True)}
+    drawn = metrics.pr_curve(label, score)
+    for curve in (whole, drawn):
+        assert {(round(r, 9), round(p, 9)) for r, p in curve.iter_rows()} <= theirs
+    assert drawn.height <= 200 < len(theirs) and drawn["recall"][-1] == 1.0 and drawn["recall"].is_sorted()
+
+
 def test_weights_are_repeated_rows() -> None:
     rng = np.random.default_rng(1)
     y, s, w = rng.random(50) < 0.4, rng.integers(0, 8, 50), rng.integers(0, 4, 50)
