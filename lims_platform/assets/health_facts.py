@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 
 from lims_platform.reporting.health_figures import CHECKS_SCHEMA, CLOCKS_SCHEMA, FAILURES_SCHEMA, RUNS_SCHEMA
 
@@ -88,24 +88,37 @@ def _of_step(entry: dg.EventLogEntry) -> tuple[str, str]:
 
 
 def check_states(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey], unfinished: set[str]) -> pl.DataFrame:
-    """The newest evaluation of every check, CHECKS_SCHEMA. ``unfinished``: ids of runs that still run."""
+    """The newest evaluation of every check, CHECKS_SCHEMA. ``unfinished``: ids of runs that still run.
+
+    A run that ended before it reached a check is no evaluation of it: the one before still holds, and the run is named.
+    """
     wanted = list(keys)
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(wanted)
     rows = []
     for key in wanted:
         row: dict[str, Any] = {"table": key.asset_key.to_user_string(), "check": key.name, "outcome": "never"}
         record = latest.get(key)
+        if record is not None and record.status is AssetCheckExecutionRecordStatus.PLANNED:
+            row["missed_run"] = None if record.run_id in unfinished else record.run_id
+            record = _evaluated(instance, key)
         if record is not None:
-            at = record.event.timestamp if record.event else record.create_timestamp
-            row |= {"run_id": record.run_id, "at": _utc(at)}
-            if record.status is AssetCheckExecutionRecordStatus.PLANNED:
-                row["outcome"] = "running" if record.run_id in unfinished else "unfinished"
-            else:
-                row["outcome"] = "passed" if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED else "failed"
-                evaluation: Any = record.evaluation
-                row |= {"severity": evaluation.severity.value, "words": evaluation.description}
+            evaluation: Any = record.evaluation
+            row |= {
+                "outcome": "passed" if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED else "failed",
+                "severity": evaluation.severity.value,
+                "at": _utc(record.event.timestamp if record.event else record.create_timestamp),
+                "run_id": record.run_id,
+                "words": evaluation.description,
+            }
         rows.append(row)
     return pl.DataFrame(rows, schema=CHECKS_SCHEMA)
+
+
+def _evaluated(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> AssetCheckExecutionRecord | None:
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        key, limit=1, status={AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+    )
+    return history[0] if history else None
 
 
 def clock_states(instance: dg.DagsterInstance, running_by_default: Mapping[str, bool]) -> pl.DataFrame:

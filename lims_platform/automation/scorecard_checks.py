@@ -52,6 +52,8 @@ def share_result(rows: pl.DataFrame, trend: pl.DataFrame, share: str) -> dg.Asse
         check_name=share,
         passed=below.is_empty(),
         severity=dg.AssetCheckSeverity.WARN,
+        description=", ".join(f"{source}: {value:.2%}" for source, value in sources.select("source", share).iter_rows())
+        or None,
         metadata=metadata,
     )
 

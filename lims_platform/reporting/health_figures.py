@@ -32,7 +32,7 @@ RUNS_SCHEMA: Schema = {
 }
 #: The last failure of a job: kind transient, permanent, defect or lost; words.
 FAILURES_SCHEMA: Schema = {"run_id": pl.String(), "kind": pl.String(), "words": pl.String()}
-#: One row per check: outcome passed, failed, unfinished (its run ended before it), running, or never.
+#: One row per check: outcome of the last evaluation (passed, failed, never); missed_run: a later run that ended before it.
 CHECKS_SCHEMA: Schema = {
     "table": pl.String(),
     "check": pl.String(),
@@ -41,6 +41,7 @@ CHECKS_SCHEMA: Schema = {
     "at": _UTC,
     "run_id": pl.String(),
     "words": pl.String(),
+    "missed_run": pl.String(),
 }
 #: One row per schedule and sensor: status running, stopped or never started; its last tick.
 CLOCKS_SCHEMA: Schema = {

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 RED, AMBER, GREEN, GREY = "#ef8a62", "#fddbc7", "#d9f0d3", "#eeeeee"
 SHADES = {
-    **dict.fromkeys(("late", "failing", "failed", "unfinished", "FAILURE", "never"), RED),
+    **dict.fromkeys(("late", "failing", "failed", "never"), RED),
     **dict.fromkeys(("failed lately", "warning", "empty yesterday"), AMBER),
     **dict.fromkeys(("fresh", "good", "passed"), GREEN),
     **dict.fromkeys(("no deadline", "no run", "no rows", "never evaluated", "stopped", "never started"), GREY),
 }
+#: Counts that are no emergency by themselves.
+MILD = ("checks warning", "checks missed")
 #: Hours after which an opened page says that nothing has drawn it since.
 STALE_HOURS = 2
 #: Alerts listed at most, the gravest; the number is of all.
@@ -73,16 +75,20 @@ class Health:
 
     @property
     def check_states(self) -> pl.DataFrame:
-        """Every check; state failed, warning, unfinished, never evaluated, running or passed, in this order."""
-        failed = pl.col("outcome") == "failed"
-        state = (
-            pl.when(failed & (pl.col("severity") == "WARN")).then(pl.lit("warning"))
-            .when(pl.col("outcome") == "never").then(pl.lit("never evaluated"))
-            .otherwise("outcome")
-        )  # fmt: skip
-        order = ["failed", "unfinished", "warning", "never evaluated", "running", "passed"]
+        """Every check; state failed, warning, never evaluated or passed, in this order."""
+        warned = (pl.col("outcome") == "failed") & (pl.col("severity") == "WARN")
+        never = pl.col("outcome") == "never"
+        words = pl.when(warned).then(pl.lit("warning")).when(never).then(pl.lit("never evaluated")).otherwise("outcome")
+        order = ["failed", "warning", "never evaluated", "passed"]
         rank = pl.col("state").replace_strict({name: i for i, name in enumerate(order)}, return_dtype=pl.Int8)
-        return self.checks.with_columns(state=state).sort(rank, "table", "check")
+        return self.checks.with_columns(state=words).sort(rank, "table", "check")
+
+    @property
+    def missed_checks(self) -> pl.DataFrame:
+        """Checks that a run ended before: per run the number of checks, and of which tables."""
+        missed = self.checks.filter(pl.col("missed_run").is_not_null()).group_by(run="missed_run")
+        counted = missed.agg(checks=pl.len(), tables=pl.col("table").unique().sort().str.join(", "))
+        return counted.sort("checks", "run", descending=[True, False])
 
     def counts(self) -> dict[str, int]:
         """What is wrong, by kind; all zero is healthy."""
@@ -91,8 +97,9 @@ class Health:
             "tables late": int((tables == "late").sum()),
             "tables never written": int((tables == "never").sum()),
             "jobs failing": int((self.job_states["state"] == "failing").sum()),
-            "checks failing": int(checks.is_in(["failed", "unfinished"]).sum()),
+            "checks failing": int((checks == "failed").sum()),
             "checks warning": int((checks == "warning").sum()),
+            "checks missed": int(self.checks["missed_run"].count()),
             "clocks failing": int((self.clocks["tick"] == "FAILURE").sum()),
             "alerts unresolved": self.alerts.height,
         }
@@ -140,7 +147,7 @@ def quarantine_chart(health: Health) -> alt.Chart:
     days = figures.quarantine_share(health.rows, health.today).with_columns(pl.col("day").cast(pl.String))
     base = alt.Chart(alt.Data(values=days.to_dicts()), title="Lab results in quarantine", width=640, height=120)
     y = alt.Y("share:Q", title=None, axis=alt.Axis(format="%"), scale=alt.Scale(zero=True))
-    return base.mark_line(color="#b2182b", point=True).encode(x=_day_axis(), y=y)
+    return base.mark_bar(color="#b2182b").encode(x=_day_axis(), y=y)
 
 
 def health_charts(health: Health) -> list[alt.Chart]:
@@ -179,11 +186,13 @@ def _tables(health: Health) -> list[tuple[str, pl.DataFrame, str]]:
         pl.col("severity").replace_strict(gravest, return_dtype=pl.Int8), "opened_at", descending=[False, True]
     ).select("severity", "state", "rule", "message", opened=_clock(health, "opened_at"), run="dagster_run_id")
     clocks = health.clocks.select(state="status", name="name", last_tick=_clock(health, "tick_at"), tick="tick", why="error")
-    wrong = pl.col("state").is_in(["late", "never", "failing", "failed lately", "failed", "unfinished", "warning"])
+    failed = ["state", "job", "last_failure", "why", "run", "failed_at", "runs_7d", "success_7d", "runs_30d", "success_30d"]
+    wrong = pl.col("state").is_in(["late", "never", "failing", "failed lately", "failed", "warning"])
     return [
         ("Late tables", tables.filter(wrong).drop("group"), "Every table that has a deadline met it."),
-        ("Jobs that failed", jobs.filter(wrong), "No job failed its last run, or any of the last week."),
+        ("Jobs that failed", jobs.filter(wrong).select(*failed), "No job failed its last run, or any of the last week."),
         ("Failing checks", checks.filter(wrong), "No check fails."),
+        ("Checks a run ended before", health.missed_checks, "Every run reached its checks."),
         (f"Unresolved alerts: {alerts.height}", alerts.head(MOST_ALERTS), "No alert is open."),
         ("Ticks that failed", clocks.filter(pl.col("tick") == "FAILURE"), "No schedule's or sensor's last tick failed."),
         ("Rows a day", figures.row_states(health.rows, health.row_tables, health.today), "No table has rows."),
@@ -201,7 +210,7 @@ def health_page(health: Health, pictures: list[alt.Chart]) -> str:
     """
     made = health.now.astimezone(health.zone)
     badges = "".join(
-        f"<td style='background:{RED if count and 'warning' not in what else AMBER if count else GREEN}'>"
+        f"<td style='background:{GREEN if not count else AMBER if what in MILD else RED}'>"
         f"<b>{count}</b> {escaping.escape(what)}</td>"
         for what, count in health.counts().items()
     )

@@ -1,7 +1,5 @@
 """The health page from an instance's own records: deadlines of the real plan, typed failures, checks that did not end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,7 +9,7 @@ import polars as pl
 import pytest
 from dagster._core.test_utils import create_run_for_test, freeze_time
 
-from lims_platform.assets.health_facts import failures, run_history
+from lims_platform.assets.health_facts import check_states, failures, run_history
 from lims_platform.automation import deadlines, freshness, health
 from lims_platform.automation.health import health_job, pipeline_health_asset, watched
 from lims_platform.contracts.tables import TABLES
@@ -136,30 +134,45 @@ def test_failures_have_their_type(instance: dg.DagsterInstance) -> None:
     assert run_history(instance, datetime.now(UTC) + timedelta(hours=1), groups).is_empty()
 
 
-@dg.asset(
-    key=["bronze", "lab_results_raw"],
-    group_name="bronze",
-    check_specs=[dg.AssetCheckSpec("c", asset=["bronze", "lab_results_raw"])],
-)
-def dies() -> dg.MaterializeResult:
-    raise ZeroDivisionError("before its check")
+CHECK = dg.AssetCheckSpec("c", asset=["bronze", "lab_results_raw"])
+
+
+@dg.asset(key=["bronze", "lab_results_raw"], group_name="bronze", check_specs=[CHECK])
+def checked(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    if "dies" in context.run.tags:
+        raise ZeroDivisionError("before its check")
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed="fails" not in context.run.tags, check_name="c")])
+
+
+def test_a_run_that_died_before_a_check_does_not_hide_what_the_check_said(instance: dg.DagsterInstance) -> None:
+    def states(tag: str, unfinished: set[str] | None = None) -> list[tuple[str, bool]]:
+        made = dg.materialize([checked], instance=instance, raise_on_error=False, tags={tag: "yes"})
+        found = check_states(instance, [CHECK.key], unfinished or set())
+        return [(outcome, missed == made.run_id) for outcome, missed in found.select("outcome", "missed_run").iter_rows()]
+
+    assert states("dies") == [("never", True)]
+    assert states("fails") == [("failed", False)]
+    assert states("dies") == [("failed", True)]
+    last = instance.get_runs(limit=1)[0].run_id
+    assert check_states(instance, [CHECK.key], {last})["missed_run"].to_list() == [None], "it may still come to it"
+    assert states("passes") == [("passed", False)]
 
 
 def test_the_job_draws_the_page_when_every_other_run_failed(instance: dg.DagsterInstance, given: Settings) -> None:
     ingest.execute_in_process(instance=instance, raise_on_error=False)
-    dg.materialize([dies], instance=instance, raise_on_error=False)
+    dg.materialize([checked], instance=instance, raise_on_error=False, tags={"dies": "yes"})
     old = (datetime.now(UTC) - timedelta(days=9)).date().isoformat()
     instance.report_runless_asset_event(dg.AssetMaterialization(["bronze", "device_logs_raw"], partition=old))
     lake, table = Lake(given.lake_dir), TABLES["batch_results_raw"]
     lake.create_if_absent(table)
 
-    page = pipeline_health_asset(watched([*PLATFORM[:6], dies], [], [ingest, features], defs.schedules or []))
+    page = pipeline_health_asset(watched([*PLATFORM[:6], checked], [], [ingest, features], defs.schedules or []))
     job = dg.Definitions([page], jobs=[health_job], resources={"lake": lake}).resolve_job_def("pipeline_health")
     result = job.execute_in_process(instance=instance)
     metadata = result.asset_materializations_for_node("reports__pipeline_health")[0].metadata
     assert metadata["tables_late"].value == 1 and metadata["jobs_failing"].value == 2
-    assert metadata["tables_never_written"].value == len({*[a.key for a in PLATFORM[:6]], dies.key}) - 1
-    assert metadata["checks_failing"].value == 1, "a check whose run died before it did not pass"
+    assert metadata["tables_never_written"].value == len({*[a.key for a in PLATFORM[:6]], checked.key}) - 1
+    assert metadata["checks_failing"].value == 0 and metadata["checks_missed"].value == 1
     html = Path(str(metadata["page"].value)).read_text()
     wrong = html.split("<h2>Rows a day</h2>")[0]
     assert "result_unit is gone" in wrong and "bronze/device_logs_raw" in wrong and "was never read" in wrong

@@ -59,6 +59,7 @@ def test_a_share_below_the_goal_warns_with_its_worst_tests_and_its_trend(tmp_pat
     assert all(found[name].severity is dg.AssetCheckSeverity.WARN and not found[name].blocking for name in SHARES)
     conformity = found["conformity"].metadata
     assert conformity["share/main"].value == pytest.approx(0.9865) and conformity["rows"].value == 1010
+    assert found["conformity"].description == "main: 98.65%, other: 100.00%"
     assert conformity["days_below"].value == 1 and "| main | GLU | D1 | 900 | 0.985 | 14 |" in str(conformity["worst"].value)
     assert "data:image/png;base64," in str(conformity["trend"].value)
     assert all(len(str(found[name].metadata["trend"].value)) < 40_000 for name in SHARES)

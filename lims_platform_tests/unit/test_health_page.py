@@ -132,7 +132,8 @@ def test_what_is_wrong_comes_first_with_its_reason_and_a_link_to_its_run() -> No
     check = {"table": "silver/s", "check": "contract", "outcome": "failed", "severity": "ERROR", "at": ago(hours=1)}
     checks = [
         check | {"run_id": "c-run", "words": None},
-        check | {"check": "died", "outcome": "unfinished", "severity": None, "run_id": "d-run"},
+        check | {"check": "not reached", "outcome": "passed", "missed_run": "d-run"},
+        check | {"check": "red before", "missed_run": "d-run"},
         check | {"check": "share", "severity": "WARN"},
         check | {"check": "fine", "outcome": "passed"},
     ]
@@ -151,12 +152,21 @@ def test_what_is_wrong_comes_first_with_its_reason_and_a_link_to_its_run() -> No
         "jobs failing": 1,
         "checks failing": 2,
         "checks warning": 1,
+        "checks missed": 2,
         "clocks failing": 1,
         "alerts unresolved": 0,
     }
     html = health_page(ill, [])
     wrong, rest = html.split("<h2>Rows a day</h2>")
-    for words in ("permanent", "column gone", 'href="http://127.0.0.1:3000/runs/f-run"', "c-run", "no code", "died"):
+    for words in (
+        "permanent",
+        "column gone",
+        'href="http://127.0.0.1:3000/runs/f-run"',
+        "c-run",
+        "no code",
+        "d-run",
+        "red before",
+    ):
         assert words in wrong
     assert "&lt;b&gt;gone" in wrong and "<b>gone" not in html
     assert "fine" not in html and "gold/late" in rest
