@@ -18,6 +18,7 @@ from lims_platform.lakehouse.lake import Lake
 from lims_platform.partitions import run_days
 from lims_platform.reporting import charts
 from lims_platform.reporting.figures import markdown_table
+from lims_platform.settings import settings
 
 SCORECARD = TABLES["data_quality_scorecard"]
 #: Days the trend looks back over.
@@ -59,6 +60,8 @@ def share_result(rows: pl.DataFrame, trend: pl.DataFrame, share: str) -> dg.Asse
 
 
 def _trend(lake: Lake, last: date) -> pl.DataFrame:
+    """Complete days only: the first hours of a day are no day."""
+    last = min(last, settings().today - timedelta(days=1))
     return shares_by(lake.scan(SCORECARD, last - timedelta(days=TREND_DAYS - 1), last), "as_of_date", "source")
 
 

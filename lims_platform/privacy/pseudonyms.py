@@ -29,6 +29,8 @@ _DEMO = "# demo key: made by the platform itself, refused in production"
 _INFO = b"lims_platform/pseudonym/v1/"
 _HEX = 32
 _BLOCK = 64
+#: A pseudonym wherever it stands in a text, as a regular expression.
+PSEUDONYM = rf"k[0-9a-f]{{8}}:[0-9a-f]{{{_HEX}}}"
 
 
 class KeyFileError(RuntimeError):

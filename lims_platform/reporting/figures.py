@@ -6,6 +6,8 @@ from datetime import date
 
 import polars as pl
 
+from lims_platform.privacy.pseudonyms import PSEUDONYM
+
 #: Characters of a raw value that a preview shows.
 _SHOWN = 40
 #: What Markdown and HTML would read as more than text, as character references.
@@ -35,11 +37,11 @@ def quarantine_reasons(quarantined: pl.LazyFrame) -> pl.DataFrame:
     return quarantined.group_by("reason").agg(rows=pl.len()).sort("rows", "reason", descending=[True, False]).collect()
 
 
-def quarantine_preview(quarantined: pl.LazyFrame, reasons: int = 10, samples: int = 3) -> pl.DataFrame:
+def quarantine_preview(quarantined: pl.LazyFrame, reasons: int = 10, samples: int = 2) -> pl.DataFrame:
     """The commonest reasons with sample rows: reason, rows, proposals (rows that have one), then one sample a line.
 
     Samples are the commonest ways a reason looks: test_code, value, unit, looks (rows that look so), proposal, confidence.
-    No column names a patient, a technician or a result.
+    No column names a patient, a technician or a result, and a pseudonym inside a text is left out.
     """
     look = ["test_code", "result_text", "result_unit_text", "proposal", "confidence"]
     counts = quarantined.group_by("reason").agg(rows=pl.len(), proposals=pl.col("proposal").count())
@@ -51,7 +53,10 @@ def quarantine_preview(quarantined: pl.LazyFrame, reasons: int = 10, samples: in
         commonest.join(shown, on="reason", maintain_order="left_right")
         .select("reason", "rows", "proposals", "test_code", value="result_text", unit="result_unit_text",
                 looks="looks", proposal="proposal", confidence="confidence")
-        .with_columns(pl.col("value", "unit", "test_code", "proposal").str.slice(0, _SHOWN))
+        .with_columns(
+            pl.col("value", "unit", "test_code", "proposal")
+            .str.replace_all(PSEUDONYM, "(pseudonym)").str.slice(0, _SHOWN)
+        )
         .collect()
     )  # fmt: skip
 

@@ -109,7 +109,8 @@ def drift_page(report: pl.DataFrame, lookback: pl.DataFrame, day: date) -> str:
     tables = "".join(f"<h2>{title}</h2>{html_table(rows) if rows.height else '<p>None.</p>'}" for title, rows in parts)
     badge = f"<b style='background:{RISK_COLOURS[level]};padding:.1rem .5rem'>{level}</b>"
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Drift report {day}</title><style>{STYLE}</style>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>Drift report {day}</title>"
+        f"<style>{STYLE}\nbody{{max-width:85rem;padding:0 1rem}}</style>"
         f"<h1>Drift report {day}</h1>"
         f"<p>Alert level: {badge}, {report.height} statistics, {above.height} above LOW.</p>{tables}{images}</html>"
     )

@@ -85,14 +85,15 @@ def test_the_preview_shows_the_commonest_reasons_with_samples_and_no_identifier(
     lake = Lake(tmp_path)
     rows = [quarantined(i, "unit_missing", "5.4", proposal="read as mmol/L", confidence=0.97) for i in range(3)]
     rows += [quarantined(9, "unreadable_value", "<img src=x>|\n**5**")]
+    rows += [quarantined(10, "unreadable_value", f"call k0123abcd:{'0' * 32} back")]
     lake.replace(HELD, pl.LazyFrame(rows, schema=HELD.dtypes), DAY, DAY)
     found = checked(lake, DAY, DAY)["valid_share"]
     assert not found.passed and found.severity is dg.AssetCheckSeverity.WARN
     preview = str(found.metadata["quarantine"].value)
     lines = preview.splitlines()
     assert lines[2].startswith("| unit&#95;missing | 3 | 3 | GLU | 5.4 |") and "read as mmol/L | 0.97 |" in lines[2]
-    assert len(lines) == 4 and "&#60;img src=x&#62;&#124; &#42;&#42;5" in lines[3]
-    assert not re.search(r"R-\d|secret|tech|k1:", preview)
+    assert len(lines) == 5 and "&#60;img src=x&#62;&#124; &#42;&#42;5" in lines[3] and "call (pseudonym) back" in lines[4]
+    assert not re.search(r"R-\d|secret|tech|k1:|k0123", preview)
 
 
 def test_a_cell_of_markdown_is_text() -> None:
