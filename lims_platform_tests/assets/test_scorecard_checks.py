@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from lims_platform.automation.checks import valid_share
-from lims_platform.automation.scorecard_checks import data_quality_shares
+from lims_platform.automation.scorecard_checks import data_quality_shares, share_result
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.scorecard import SHARES, shares_by
 from lims_platform.lakehouse.lake import Lake
@@ -63,7 +63,8 @@ def test_a_share_below_the_goal_warns_with_its_worst_tests_and_its_trend(tmp_pat
     assert conformity["days_below"].value == 1 and "| main | GLU | D1 | 900 | 0.985 | 14 |" in str(conformity["worst"].value)
     assert "data:image/png;base64," in str(conformity["trend"].value)
     assert all(len(str(found[name].metadata["trend"].value)) < 40_000 for name in SHARES)
-    assert not checked(lake, before, DAY)["validity"].passed
+    both_days = share_result(lake.scan(SCORECARD).collect(), SCORECARD.empty(), "validity")
+    assert not both_days.passed and both_days.metadata["days_below"].value == 1
 
 
 def test_days_without_results_are_said_to_be_not_evaluable(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def automation(page: Page, scene: Scene) -> None:
     expect(page.get_by_text("ingest_hourly_schedule", exact=True).first).to_be_visible()
     page.get_by_text("Select all", exact=True).click()
     page.get_by_role("button", name="Actions").click()
-    page.get_by_role("menuitem", name=re.compile("^Start")).click()
+    page.get_by_text(re.compile(r"^Start \d+ automations$")).click()
     page.wait_for_timeout(FIRST_TICKS)
     page.reload()
     expect(page.get_by_text("data_starts", exact=True).first).to_be_visible()
@@ -125,7 +125,7 @@ def qc_page(page: Page, scene: Scene) -> None:
 PICTURES: dict[str, tuple[Callable[[Page, Scene], None], int, int]] = {
     "asset_graph": (asset_graph, 2440, 1250),
     "asset_with_plot": (asset_with_plot, 1900, 1500),
-    "model": (model, 1500, 900),
+    "model": (model, 1500, 1250),
     "asset_checks": (asset_checks, 1500, 640),
     "quarantine_preview": (quarantine_preview, 1500, 900),
     "scorecard_trend": (scorecard_trend, 1500, 800),
