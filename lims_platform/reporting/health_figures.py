@@ -85,7 +85,8 @@ def job_states(runs: pl.DataFrame, jobs: list[str], now: datetime) -> pl.DataFra
     """How every job fared over SHORT and LONG days up to ``now``; those whose last run failed first.
 
     ``jobs``: the names of all jobs, so that one without runs is seen too. Shares are successes of successes and failures;
-    a cancelled run is neither; null where nothing finished. Minutes are of finished runs. state: failing (the last finished
+    a cancelled run is neither; null where nothing finished. Minutes are of finished runs, longest_hours of the run that is
+    under way longest. state: failing (the last finished
     run failed), failed lately (within SHORT days), good, no run.
     """
     finished = runs.filter(pl.col("status").is_in(["SUCCESS", "FAILURE"])).sort("ended_at")
@@ -106,7 +107,9 @@ def job_states(runs: pl.DataFrame, jobs: list[str], now: datetime) -> pl.DataFra
         failed_at=pl.col("ended_at").filter(failed).last(),
         failed_run=pl.col("run_id").filter(failed).last(),
     )
-    under_way = runs.filter(pl.col("ended_at").is_null()).group_by("job").agg(under_way=pl.len().cast(pl.Int64))
+    age = (pl.lit(now).cast(_UTC) - pl.col("started_at")).dt.total_seconds() / 3600
+    open_runs = runs.filter(pl.col("ended_at").is_null()).group_by("job")
+    under_way = open_runs.agg(under_way=pl.len().cast(pl.Int64), longest_hours=age.max())
     names = pl.DataFrame({"job": sorted({*jobs, *runs["job"]})}, schema={"job": pl.String})
     table = names
     for frame in (over(SHORT), over(LONG), last, under_way):

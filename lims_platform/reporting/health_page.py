@@ -176,7 +176,7 @@ def _tables(health: Health) -> list[tuple[str, pl.DataFrame, str]]:
     percent = [pl.format("{} %", (100 * pl.col(f"success_{days}d")).round(1)).alias(f"success_{days}d") for days in spans]
     jobs = health.job_states.select(
         "state", "job", *(pl.col(f"runs_{days}d") for days in spans), *percent,
-        "median_minutes", "longest_minutes", "under_way",
+        "median_minutes", "longest_minutes", "under_way", for_hours=pl.col("longest_hours").round(1),
         last_ended=_clock(health, "last_ended"), failed_at=_clock(health, "failed_at"),
         last_failure="kind", run="failed_run", why="words",
     )  # fmt: skip

@@ -88,7 +88,7 @@ def test_jobs_count_their_own_spans_and_the_last_finished_run_decides() -> None:
         run("a2", "ingest", "SUCCESS", ago(days=2), minutes=10),
         run("a3", "ingest", "FAILURE", ago(days=1), minutes=4),
         run("a4", "ingest", "CANCELED", ago(hours=2)),
-        run("a5", "ingest", "STARTED", None),
+        run("a5", "ingest", "STARTED", None, minutes=90),
         run("b1", "scoring", "FAILURE", ago(days=3)),
         run("b2", "scoring", "SUCCESS", ago(days=2)),
         run("c1", "drift", "FAILURE", ago(days=40)),
@@ -104,6 +104,7 @@ def test_jobs_count_their_own_spans_and_the_last_finished_run_decides() -> None:
     ingest, _, drift, training = states.to_dicts()
     assert (ingest["runs_7d"], ingest["success_7d"], ingest["runs_30d"]) == (2, 0.5, 3)
     assert ingest["success_30d"] == pytest.approx(1 / 3) and ingest["failed_run"] == "a3" and ingest["under_way"] == 1
+    assert ingest["longest_hours"] == 1.5 and training["longest_hours"] is None
     assert (ingest["median_minutes"], ingest["longest_minutes"]) == (4.0, 10.0)
     assert drift["failed_run"] is None and drift["runs_30d"] == 1
     assert training["runs_30d"] == 0 and training["success_30d"] is None, "no run is no success"
