@@ -52,7 +52,7 @@ def test_every_source_row_is_in_silver_or_quarantine(laboratory: Path) -> None:
 
 def test_the_summary_names_what_was_found(laboratory: Path) -> None:
     text = command(laboratory, "summary").stdout
-    for words in ("standardised", "in quarantine", "Drift on", "Open the Dagster UI"):
+    for words in ("standardised", "in quarantine", "Drift on", "pipeline_health.html", "Open the Dagster UI"):
         assert words in text
 
 
