@@ -17,6 +17,7 @@ from lims_platform.reporting.health_figures import CHECKS_SCHEMA, CLOCKS_SCHEMA,
 
 #: Characters of a failure's message that are shown; the run has all of it.
 SHOWN_WORDS = 300
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
@@ -124,19 +125,20 @@ def _evaluated(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> AssetChec
 def clock_states(instance: dg.DagsterInstance, running_by_default: Mapping[str, bool]) -> pl.DataFrame:
     """Every schedule and sensor and its last tick, CLOCKS_SCHEMA; ``running_by_default``: their names.
 
-    One that nobody switched runs or not by its default, but only once a daemon has looked at it.
+    One that nobody switched runs or not by its default, but only once a daemon has looked at it. Of states that an earlier
+    code location left under the same name the one with the newest tick counts.
     """
-    states = {state.instigator_name: state for state in instance.all_instigator_state()}
-    rows = []
-    for name, default in running_by_default.items():
-        row: dict[str, Any] = {"name": name}
-        state = states.get(name)
-        if state is None:
-            row["status"] = "never started" if not default else "waits for the daemon"
-        else:
-            row["status"] = "running" if state.is_running else "stopped"
-            for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1):
-                error = _short(tick.error.message) if tick.error else None
-                row |= {"tick_at": _utc(tick.timestamp), "tick": tick.status.value, "error": error}
-        rows.append(row)
+    known: dict[str, dict[str, Any]] = {}
+    for state in instance.all_instigator_state():
+        row: dict[str, Any] = {"status": "running" if state.is_running else "stopped"}
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1):
+            error = _short(tick.error.message) if tick.error else None
+            row |= {"tick_at": _utc(tick.timestamp), "tick": tick.status.value, "error": error}
+        before = known.get(state.instigator_name)
+        if before is None or row.get("tick_at", _NEVER) > before.get("tick_at", _NEVER):
+            known[state.instigator_name] = row
+    rows = [
+        {"name": name, **known.get(name, {"status": "waits for the daemon" if default else "never started"})}
+        for name, default in running_by_default.items()
+    ]
     return pl.DataFrame(rows, schema=CLOCKS_SCHEMA)

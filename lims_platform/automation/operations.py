@@ -130,8 +130,8 @@ def _at(job: Any, cron: str) -> dg.ScheduleDefinition:
 
 
 OPERATIONS_JOBS = [reconcile_nightly, reconcile_weekly, rebuild_days, maintenance_weekly]
-#: Nightly before the features are made at 01:00; weekly when no training runs; maintenance after both.
 NIGHTLY = _at(reconcile_nightly, "20 0 * * *")
+#: Nightly before the features are made at 01:00; weekly when no training runs; maintenance after both.
 OPERATIONS_SCHEDULES = [
     NIGHTLY,
     _at(reconcile_weekly, "30 5 * * 0"),

@@ -7,9 +7,19 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 from dagster._core.test_utils import create_run_for_test, freeze_time
+from dagster._utils.error import SerializableErrorInfo
 
-from lims_platform.assets.health_facts import check_states, failures, run_history
+from lims_platform.assets.health_facts import check_states, clock_states, failures, run_history
 from lims_platform.automation import deadlines, freshness, health
 from lims_platform.automation.health import health_job, pipeline_health_asset, watched
 from lims_platform.contracts.tables import TABLES
@@ -156,6 +166,28 @@ def test_a_run_that_died_before_a_check_does_not_hide_what_the_check_said(instan
     last = instance.get_runs(limit=1)[0].run_id
     assert check_states(instance, [CHECK.key], {last})["missed_run"].to_list() == [None], "it may still come to it"
     assert states("passes") == [("passed", False)]
+
+
+def test_a_clock_shows_its_last_tick_and_its_error(instance: dg.DagsterInstance) -> None:
+    def clock(location: str, status: InstigatorStatus, ticks: dict[float, TickStatus]) -> None:
+        place = GrpcServerCodeLocationOrigin(host="localhost", port=1, location_name=location)
+        origin = RemoteRepositoryOrigin(place, "repository").get_instigator_origin("looks")
+        state = InstigatorState(origin, InstigatorType.SENSOR, status, SensorInstigatorData())
+        instance.add_instigator_state(state)
+        for moment, outcome in ticks.items():
+            error = SerializableErrorInfo("the LIMS does not answer", [], None) if outcome is TickStatus.FAILURE else None
+            names = (origin.get_id(), "looks", InstigatorType.SENSOR)
+            instance.create_tick(TickData(*names, outcome, moment, run_ids=[], selector_id=state.selector_id, error=error))
+
+    clock("moved away", InstigatorStatus.STOPPED, {100.0: TickStatus.SUCCESS})
+    clock("here", InstigatorStatus.RUNNING, {200.0: TickStatus.SUCCESS, 300.0: TickStatus.FAILURE})
+    clocks = clock_states(instance, {"looks": False, "other": False, "alert": True})
+    assert clocks.select("name", "status", "tick", "error").rows() == [
+        ("looks", "running", "FAILURE", "the LIMS does not answer"),
+        ("other", "never started", None, None),
+        ("alert", "waits for the daemon", None, None),
+    ]
+    assert clocks["tick_at"][0] == datetime.fromtimestamp(300, UTC)
 
 
 def test_the_job_draws_the_page_when_every_other_run_failed(instance: dg.DagsterInstance, given: Settings) -> None:
