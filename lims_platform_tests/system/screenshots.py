@@ -111,6 +111,12 @@ def pipeline_health(page: Page, scene: Scene) -> None:
     page.goto(scene.page("health/*/pipeline_health.html"))
 
 
+def pipeline_health_rows(page: Page, scene: Scene) -> None:
+    """Further down the same page: runs and rows a day."""
+    pipeline_health(page, scene)
+    page.get_by_alt_text("Runs a day by outcome").evaluate("image => image.scrollIntoView()")
+
+
 def drift_report(page: Page, scene: Scene) -> None:
     """The drift report's page."""
     page.goto(scene.page("drift/*/drift_report.html"))
@@ -123,13 +129,14 @@ def qc_page(page: Page, scene: Scene) -> None:
 
 #: picture → (what to open, width, height)
 PICTURES: dict[str, tuple[Callable[[Page, Scene], None], int, int]] = {
-    "asset_graph": (asset_graph, 2440, 1250),
+    "asset_graph": (asset_graph, 2240, 1250),
     "asset_with_plot": (asset_with_plot, 1900, 1500),
     "model": (model, 1500, 1250),
     "asset_checks": (asset_checks, 1500, 640),
     "quarantine_preview": (quarantine_preview, 1500, 900),
     "scorecard_trend": (scorecard_trend, 1500, 800),
     "pipeline_health": (pipeline_health, 1400, 1500),
+    "pipeline_health_rows": (pipeline_health_rows, 1150, 1500),
     "drift_report": (drift_report, 1300, 1500),
     "qc_page": (qc_page, 1000, 1600),
     # the last: what it switches on starts runs
