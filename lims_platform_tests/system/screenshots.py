@@ -30,6 +30,8 @@ DAYS, DEVICES, RESULTS_PER_DAY = 240, 30, 400
 REPAIRED_DAYS = 30
 #: Until every sensor has looked once after it was switched on.
 FIRST_TICKS = 75_000
+#: Until the list shows which are on and what each did last.
+SWITCHES = 12_000
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,13 @@ def automation(page: Page, scene: Scene) -> None:
     expect(page.get_by_text("ingest_hourly_schedule", exact=True).first).to_be_visible()
     page.get_by_text("Select all", exact=True).click()
     page.get_by_role("button", name="Actions").click()
-    page.get_by_text(re.compile(r"^Start \d+ automations$")).click()
+    start = re.compile(r"^Start \d+ automations$")
+    page.get_by_text(start).click()
+    page.get_by_role("button", name=start).click()
     page.wait_for_timeout(FIRST_TICKS)
     page.reload()
     expect(page.get_by_text("data_starts", exact=True).first).to_be_visible()
+    page.wait_for_timeout(SWITCHES)
 
 
 def pipeline_health(page: Page, scene: Scene) -> None:
