@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
@@ -30,6 +31,9 @@ from lims_platform.sources.reader import Sources
 
 #: Materialisations of one table read at one look; the rest waits for the next.
 EVENTS_A_LOOK = 1_000
+
+#: Key of a look's state that is no table: the day of each table's last look far back.
+FAR_LOOKS = "looked far on"
 
 #: Source tables that have days.
 WATCHED = [table for table in SOURCE_TABLES.values() if table.event_time is not None]
@@ -71,18 +75,23 @@ def look_at_sources(
 ) -> tuple[dict[dg.AssetKey, set[date]], str, list[str]]:
     """Days before ``today`` that changed since the cursor's look, by bronze asset; the new cursor; sources that are away.
 
+    Each table's first look of a day goes further back than the others: a deleted row leaves no trace in a change cursor.
     A source that is away for now keeps its marks, so nothing it changes meanwhile is lost. Raises SourceError where
     trying again cannot help.
     """
-    state: dict[str, dict[str, dict[str, object]]] = json.loads(cursor) if cursor else {}
+    state: dict[str, dict[str, Any]] = json.loads(cursor) if cursor else {}
     touched: dict[dg.AssetKey, set[date]] = {}
     away: list[str] = []
     lowest, highest = partition_bounds()
-    window = DayWindow(max(lowest, today - timedelta(days=settings().watch_days)), today, lowest, highest)
+    near, far = (max(lowest, today - timedelta(days=days)) for days in (settings().watch_days, settings().watch_far_days))
+    far = min(near, far)
     for table in WATCHED:
         if not sources.names(table):
             continue
+        looked_far = state.setdefault(FAR_LOOKS, {})
         before = {name: Marks.from_dict(marks) for name, marks in state.get(table.name, {}).items()}
+        goes_far = bool(before) and looked_far.get(table.name) != today.isoformat()
+        window = DayWindow(far if goes_far else near, today, lowest, highest)
         try:
             after, days = sources.look(table, window, before)
         except SourceError as error:
@@ -90,7 +99,9 @@ def look_at_sources(
                 raise
             away.append(str(error))
             continue
-        state[table.name] = {name: marks.as_dict() for name, marks in after.items()}
+        state[table.name] = {name: marks.from_day(far).as_dict() for name, marks in after.items()}
+        if goes_far:
+            looked_far[table.name] = today.isoformat()
         # today is read hourly; its marks are kept so that tomorrow can tell what changed after the last reading
         past = {day for day in days if day < today}
         if past:
