@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from lims_platform.contracts.extract import EXTRACT_COLUMNS, DayWindow, Extract, SourceError
-from lims_platform.contracts.source import UTC, SourceTable
+from lims_platform.contracts.source import REFUSED_ID, REFUSED_VALUE, UTC, SourceTable
 from lims_platform.sources.changes import Marks, look_at_files, row_marks
 from lims_platform.sources.config import SourceConfig
 from lims_platform.sources.conform import Layout, conform, empty, match_key
@@ -32,8 +32,8 @@ def refusal(content: bytes, place: str, reason: str) -> dict[str, str]:
     ``place`` must not hold a file's name, which may name a patient: see ``file_place``.
     """
     return {
-        "result_id": f"refused {hashlib.sha256(content).hexdigest()[:32]}",
-        "result_value": f"[refused: {reason}; {len(content):,} bytes, {place}]",
+        "result_id": f"{REFUSED_ID}{hashlib.sha256(content).hexdigest()[:32]}",
+        "result_value": f"{REFUSED_VALUE}{reason}; {len(content):,} bytes, {place}]",
     }
 
 
