@@ -24,6 +24,7 @@ from lims_platform.automation.checks import CHECKS
 from lims_platform.automation.demo import DEMO_JOBS
 from lims_platform.automation.freshness import freshness, freshness_job
 from lims_platform.automation.jobs import JOBS
+from lims_platform.automation.late_knowledge import LATE_SENSORS
 from lims_platform.automation.operations import OPERATIONS_JOBS, OPERATIONS_SCHEDULES, OPERATIONS_SENSORS
 from lims_platform.automation.plan import with_conditions
 from lims_platform.automation.progress import progress_logger
@@ -95,7 +96,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         asset_checks=[*CHECKS, freshness],
         jobs=[*JOBS, freshness_job, *DEMO_JOBS, *ALERT_JOBS, *OPERATIONS_JOBS],
         schedules=[*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES],
-        sensors=[*SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS],
+        sensors=[*SENSORS, *LATE_SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS],
         resources=resources | overrides,
         executor=dg.in_process_executor,
         loggers={"console": progress_logger},
