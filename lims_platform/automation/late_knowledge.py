@@ -1,9 +1,9 @@
 """What became known late: feature rows are made again from the day on at whose end it counts as known, and none earlier.
 
-A feature row of day D is what was known at the end of D. A row that arrives, or is amended, counts as known from the source's
-own time for it, where it has one that can be believed (docs/adr/0001): that may be some days ago, and features of those days
-may be made already. Which commits of a history brought such rows stands in the commits themselves, so that a run that died
-after them loses nothing.
+A feature row of day D is what was known at the end of D. A row that arrives, or is amended, counts as known from the
+source's own time for it, where it has one that can be believed (docs/adr/0001): that may be days ago, and features of those
+days may be made already. Which commits of a history brought such rows stands in the commits themselves, so that a run that
+died after them loses nothing.
 
 Here: which feature days are behind a history, and the sensor that asks for them. Not here: days not made yet and tables of
 current truth (``plan``), reading the source again (``sensors``).

@@ -20,7 +20,7 @@ from lims_platform.assets.door import Door
 from lims_platform.automation.jobs import ingest_hourly
 from lims_platform.automation.plan import SENSOR_STATUS, data_starts
 from lims_platform.automation.windows import now
-from lims_platform.automation.written import span_request
+from lims_platform.automation.written import last_written, span_request
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.extract import DayWindow, SourceError
 from lims_platform.contracts.source import SOURCE_TABLES, SourceTable
@@ -139,6 +139,8 @@ def moved_rows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
     touched: dict[dg.AssetKey, set[date]] = defaultdict(set)
     runs: set[str] = set()
+    assert context.repository_def is not None
+    graph = context.repository_def.asset_graph
     for key in keys:
         name = key.to_user_string()
         if name not in seen:
@@ -150,11 +152,11 @@ def moved_rows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         for record in records:
             seen[name] = record.storage_id
             others = _days_elsewhere(context.instance, record)
+            others -= _made_since(context.instance, with_silver(graph, {key}), others, record.timestamp)
             if others:
                 touched[key] |= others
                 runs.add(record.run_id)
-    assert context.repository_def is not None
-    requests = requests_for(context.repository_def.asset_graph, touched, " ".join(sorted(runs)))
+    requests = requests_for(graph, touched, " ".join(sorted(runs)))
     skipped = None if requests else "no row moved to a day its run did not cover"
     return dg.SensorResult(requests, skip_reason=skipped, cursor=json.dumps(seen, sort_keys=True))
 
@@ -168,6 +170,12 @@ def _days_elsewhere(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> 
         return set()
     first, last = run_days(dict(run.tags))
     return {day for day in days_of_text(str(said.value)) if not first <= day <= last}
+
+
+def _made_since(instance: dg.DagsterInstance, keys: list[dg.AssetKey], days: set[date], moment: float) -> set[date]:
+    """Those of ``days`` on which every one of the assets was written after ``moment``, for another reason."""
+    made = [last_written(instance, key, days) for key in keys]
+    return {day for day in days if all(day in one and one[day].at.timestamp() > moment for one in made)}
 
 
 SENSORS = [data_starts, source_changes, moved_rows]

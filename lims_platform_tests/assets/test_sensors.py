@@ -230,6 +230,14 @@ def test_moved_rows_lead_to_the_day_their_run_did_not_cover() -> None:
         def sense(cursor: str | None) -> dg.SensorResult:
             return moved_rows(dg.build_sensor_context(instance, cursor=cursor, repository_def=defs.get_repository_def()))
 
+        def silver(day: str) -> None:
+            made = dg.AssetMaterialization
+            for name in (
+                "bronze/lab_results_raw",
+                *(f"silver/lab_results_{n}" for n in ("history", "standardized", "quarantine")),
+            ):
+                instance.report_runless_asset_event(made(dg.AssetKey(name.split("/")), partition=day))
+
         def read(day: str, others: str) -> None:
             @dg.asset(key=BRONZE, partitions_def=dg.DailyPartitionsDefinition("2026-03-01"))
             def bronze() -> dg.MaterializeResult:
@@ -249,6 +257,10 @@ def test_moved_rows_lead_to_the_day_their_run_did_not_cover() -> None:
         assert [r.partition_key for r in third.run_requests] == ["2026-03-04", None]
         assert third.run_requests[1].tags["dagster/asset_partition_range_start"] == "2026-03-11"
         assert sense(third.cursor).run_requests == []
+        read("2026-03-14", "2026-03-13, 2026-03-15")
+        silver("2026-03-13")
+        fourth = sense(third.cursor)
+        assert [r.partition_key for r in fourth.run_requests] == ["2026-03-15"], "the 13th was made for another reason"
 
 
 def test_one_sensor_evaluates_the_whole_plan() -> None:

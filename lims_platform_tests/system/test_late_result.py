@@ -1,4 +1,4 @@
-"""A result that comes 40 days late: its day's silver and marts are made again, and features from its knowledge day on only."""
+"""A result that comes 40 days late: its day's silver and marts are made again, features from its knowledge day on only."""
 
 from __future__ import annotations
 
