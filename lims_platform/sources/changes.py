@@ -25,16 +25,18 @@ class Marks:
 
     days: ISO day to a short text that changes when the day's rows do; a day without rows is absent.
     since: the first day looked at so far, ISO; an absent day before it was never looked at. Empty: the window's.
+    until: the day that was today, ISO; empty without a cursor.
     newest: the greatest change cursor that can be believed, as the source writes it; empty without a cursor.
     bound: changes after this cursor are asked for at the next look; somewhat before ``newest``, because a transaction
         may commit after a later one.
-    recent: "day cursor" to a short text, for the changes after ``bound`` on past days.
+    recent: "day cursor" to a short text, for the changes after ``bound`` on days before ``until``.
     listing: digest of the files' names (which may name a patient), sizes and times; empty for a database.
     changed_at: the latest change of any of the files, in nanoseconds; 0 for a database.
     """
 
     days: dict[str, str] = field(default_factory=dict)
     since: str = ""
+    until: str = ""
     newest: str = ""
     bound: str = ""
     recent: dict[str, str] = field(default_factory=dict)

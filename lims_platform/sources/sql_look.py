@@ -4,8 +4,9 @@ Here: counts, fingerprints and change cursors to marks. Not here: the statements
 comparing marks (``changes``).
 
 A day's mark holds the number of its rows, their greatest change cursor, and a fingerprint of those rows that have no cursor
-(all of them where the table has none), so that an amended row shows whether or not the source dates its changes. Days
-outside the window are asked for by the cursor alone: a row changed there shows if its cursor moved, a deleted one does not.
+(all of them where the table has none), so that an amended row shows whether or not the source dates its changes. Rows of
+any day whose cursor is past the last look's, less an overlap, are asked for too: on days outside the window they are all
+that shows, and a row deleted there does not.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ class Look:
         touched = touched_days(before, bare, window)
         if self.plan.cursor is None:
             return bare, self._around(touched, window)
-        after, older = self._since(bare, marked, window, before)
-        return self._marked_again(after, older, window), self._around(touched | older, window)
+        after, dated = self._since(bare, marked, window, before)
+        older = {day for day in dated if day < window.first}
+        return self._marked_again(after, older, window), self._around(touched | dated, window)
 
     def _marked_again(self, marks: Marks, older: set[date], window: DayWindow) -> Marks:
         """The marks with those of older days that the cursor has shown as changed: the next look far back knows them."""
@@ -89,16 +91,18 @@ class Look:
         version_time = self.plan.layout.table.version_time
 
         def parts() -> Iterator[pl.DataFrame]:
-            for offset in range(0, (window.last - window.first).days + 1, DAYS_AT_ONCE):
+            days = (window.last - window.first).days + 1
+            step = DAYS_AT_ONCE if self.plan.ranged else days  # else every part would read the whole table
+            for offset in range(0, days, step):
                 start = window.first + timedelta(days=offset)
-                end = min(start + timedelta(days=DAYS_AT_ONCE - 1), window.last)
+                end = min(start + timedelta(days=step - 1), window.last)
                 rows = self.fetch(replace(window, first=start, last=end))
                 yield rows.drop([version_time] if version_time else [], strict=False)
 
         return row_marks(parts())
 
     def _since(self, bare: Marks, marked: pl.DataFrame, window: DayWindow, before: Marks | None) -> tuple[Marks, set[date]]:
-        """The marks with what is known about the cursor, and days without marks to compare that it shows as changed."""
+        """The marks with what is known about the cursor, and the days that it shows as changed."""
         bound = (before.bound or before.newest) if before else ""
         seen = before.newest if before else ""
         newest = self._greatest([seen, *marked["newest"]])
@@ -106,42 +110,40 @@ class Look:
         statement = self.plan.marks_since(bound) if bound else None
         groups = self._asked(statement) if statement else marked.clear()
         newest = self._greatest([newest, *groups["newest"]])
-        # today's are most, and their day is long covered when it leaves the window
+        # today's are most, and today is read every hour
         past = groups.filter(pl.col("event_date") >= window.partitions_first, pl.col("event_date") < window.last)
         found = {f"{day} {cursor}": f"{rows} {mark}".strip() for day, rows, cursor, mark in past.iter_rows()}
         following, kept = self._remembered(newest, found)
-        after = Marks(bare.days, bare.since, newest, following, kept)
+        after = Marks(bare.days, bare.since, window.last.isoformat(), newest, following, kept)
         if before is None:
             return after, set()
         known = before.recent
         changed = {key for key in found.keys() | known.keys() if found.get(key) != known.get(key)}
-        days = {date.fromisoformat(key[:10]) for key in changed}
-        # a day the window covers for the first time has no mark to compare with
-        covered_from = max(window.first.isoformat(), before.since)
-        return after, {day for day in days if day.isoformat() < covered_from}
+        # of the day that was today at the last look none was remembered
+        return after, {date.fromisoformat(key[:10]) for key in changed if key[:10] < before.until}
 
     def _remembered(self, newest: str, found: dict[str, str]) -> tuple[str, dict[str, str]]:
         """The next look's bound, and the changes after it."""
         bound = self._earlier(newest)
-        kept = {key: mark for key, mark in found.items() if self._moment(key[11:]) > self._moment(bound)}
+        kept = {key: mark for key, mark in found.items() if self._rank(key[11:]) > self._rank(bound)}
         if len(kept) <= MOST_RECENT:
             return bound, kept
-        ordered = sorted(kept, key=lambda key: self._moment(key[11:]), reverse=True)
+        ordered = sorted(kept, key=lambda key: self._rank(key[11:]), reverse=True)
         bound = ordered[MOST_RECENT][11:]
-        return bound, {key: kept[key] for key in ordered if self._moment(key[11:]) > self._moment(bound)}
+        return bound, {key: kept[key] for key in ordered if self._rank(key[11:]) > self._rank(bound)}
 
-    def _moment(self, cursor: str) -> datetime:
-        """A cursor as a moment on the source's own clock; the beginning of time where it cannot be read."""
+    def _rank(self, cursor: str) -> tuple[datetime, str]:
+        """A cursor as a moment on the source's own clock; among those that cannot be read the text decides."""
         zone = ZoneInfo(self.plan.layout.settings.timezone)
         try:
             moment = datetime.fromisoformat(cursor)
         except ValueError:
-            return datetime.min
-        return moment.astimezone(zone).replace(tzinfo=None) if moment.tzinfo else moment
+            return datetime.min, cursor
+        return moment.astimezone(zone).replace(tzinfo=None) if moment.tzinfo else moment, cursor
 
     def _greatest(self, cursors: list[str]) -> str:
         latest = datetime.now(ZoneInfo(self.plan.layout.settings.timezone)).replace(tzinfo=None) + AHEAD
-        return max((c for c in cursors if self._moment(c) <= latest), key=self._moment, default="")
+        return max((c for c in cursors if self._rank(c)[0] <= latest), key=self._rank, default="")
 
     def _earlier(self, cursor: str) -> str:
         """The cursor less the overlap, in the way the source writes it."""
