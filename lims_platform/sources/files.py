@@ -66,7 +66,7 @@ class FileSource:
         among: dict[str, pl.Series] | None = None,
         files: list[Path] | None = None,
     ) -> Iterator[tuple[Layout, pl.DataFrame]]:
-        """Raw rows in contract column names, file by file (of all, or of ``files``); Parquet already cut to the window's days.
+        """Raw rows in contract column names, file by file (of all, or of ``files``); Parquet cut to the window's days.
 
         ``among`` keeps the rows whose text in each of its columns is one of the values; a file without a column keeps all.
         """
@@ -251,7 +251,8 @@ class FileSource:
 
         def days_of(fresh: list[Path]) -> set[date]:
             """Days of the rows in files that are new or changed, whatever their age."""
-            parts = [conform(raw, layout, None) for layout, raw in self._batches(table, None, self._dating(table), files=fresh)]
+            batches = self._batches(table, None, self._dating(table), files=fresh)
+            parts = [conform(raw, layout, None) for layout, raw in batches]
             return {day for part in parts for day in part["event_date"].drop_nulls().unique()}
 
         def rows() -> Iterator[pl.DataFrame]:
