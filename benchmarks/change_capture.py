@@ -223,8 +223,8 @@ def line(told: dict[str, Any]) -> str:
         f"{len(told['rows_with_other_history'])}, with another state {len(told['rows_with_other_state'])}; days missed "
         f"{len(told['missed'])}, superfluous {len(told['superfluous'])}, read {told['days_read']} (changed "
         f"{told['days_changed']}, once more by the look far back {len(told['read_once_more_by_the_look_far_back'])}) in "
-        f"{told['runs']} runs; a look {told['seconds_a_look_alone']} s, with its runs {told['seconds_a_look']} s, {ratio:.2f} of "
-        f"reading everything again ({told['seconds_reading_everything']} s)"
+        f"{told['runs']} runs; a look {told['seconds_a_look_alone']} s, with its runs {told['seconds_a_look']} s, "
+        f"{ratio:.2f} of reading everything again ({told['seconds_reading_everything']} s)"
     )
 
 

@@ -90,7 +90,8 @@ def look_at_sources(
             continue
         looked_far = state.setdefault(FAR_LOOKS, {})
         before = {name: Marks.from_dict(marks) for name, marks in state.get(table.name, {}).items()}
-        goes_far = bool(before) and looked_far.get(table.name) != today.isoformat()
+        # a source that is new has nothing to compare with so far back
+        goes_far = before.keys() >= set(sources.names(table)) and looked_far.get(table.name) != today.isoformat()
         window = DayWindow(far if goes_far else near, today, lowest, highest)
         try:
             after, days = sources.look(table, window, before)

@@ -11,6 +11,7 @@ that shows, and a row deleted there does not.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -84,7 +85,7 @@ class Look:
             read = self._read_marks(window) if wanted else {}
             prints = {day: read.get(str(day), "") if day in wanted else "" for day in prints}
         cells = marked.select("event_date", "rows", "newest").iter_rows()
-        return {str(day): " ".join(filter(None, (rows, newest, prints[day]))) for day, rows, newest in cells}
+        return {str(day): f"{rows} {_short(f'{newest} {prints[day]}')}" for day, rows, newest in cells}
 
     def _read_marks(self, window: DayWindow) -> dict[str, str]:
         """Marks of rows that must be read for it: SQLite has no hash, a time format of its own no days."""
@@ -171,3 +172,8 @@ class Look:
             .select(day.alias("event_date"), "rows", "newest", "print")
             .drop_nulls("event_date")
         )
+
+
+def _short(text: str) -> str:
+    """A digest of a mark: every look's marks are kept by Dagster, for every day and table."""
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
