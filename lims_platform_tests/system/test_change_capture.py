@@ -22,11 +22,11 @@ def test_bronze_is_the_servers_own_log(kind: str, request: pytest.FixtureRequest
     uri = request.getfixturevalue("postgres_database" if kind == "postgresql" else "mariadb_database")
     script = [sys.executable, str(ROOT / "benchmarks" / "change_capture.py")]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    line = [*script, "--trial", kind, uri, str(tmp_path), "60", "24", "11"]
+    line = [*script, "--trial", kind, uri, str(tmp_path), "40", "20", "11"]
     done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["changes"] >= 60 and told["days_changed"] > 20
+    assert told["changes"] >= 40 and told["days_changed"] > 15
     assert told["rows_with_other_history"] == [] and told["versions_found"] == told["versions_expected"]
     assert told["rows_with_other_state"] == [] and told["pseudonym_faults"] == 0
     assert told["missed"] == [] and told["superfluous"] == []
