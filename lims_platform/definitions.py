@@ -25,6 +25,7 @@ from lims_platform.automation.demo import DEMO_JOBS
 from lims_platform.automation.freshness import freshness, freshness_job
 from lims_platform.automation.health import health_job, health_schedule, pipeline_health_asset, watched
 from lims_platform.automation.jobs import JOBS
+from lims_platform.automation.late_knowledge import LATE_SENSORS
 from lims_platform.automation.operations import OPERATIONS_JOBS, OPERATIONS_SCHEDULES, OPERATIONS_SENSORS
 from lims_platform.automation.plan import with_conditions
 from lims_platform.automation.progress import progress_logger
@@ -96,7 +97,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     checks = [*CHECKS, data_quality_shares, freshness]
     jobs = [*JOBS, freshness_job, *DEMO_JOBS, *ALERT_JOBS, *OPERATIONS_JOBS, health_job]
     schedules = [*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES, health_schedule]
-    sensors = [*SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS]
+    sensors = [*SENSORS, *LATE_SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS]
     health = pipeline_health_asset(watched(assets, checks, jobs, [*schedules, *sensors]))
     return dg.Definitions(
         assets=[*assets, health],

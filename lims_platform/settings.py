@@ -103,6 +103,7 @@ class Settings(BaseSettings):
     daily_grace_hours: float = Field(2, gt=0, description="A daily table is not fresh so long after its window opened")
     catch_up_days: int = Field(7, ge=1, description="Missed days are caught up this far back; older ones a person asks for")
     watch_days: int = Field(14, ge=1, description="Days the source is watched for late, amended and moved rows")
+    watch_far_days: int = Field(90, ge=1, description="Days looked at once a day, for rows deleted from older days")
     watch_minutes: int = Field(15, ge=1, description="Minutes between two looks at the source")
     bronze_max_age_hours: float = Field(2, gt=0, description="Bronze older than this is not fresh")
     stalled_after_hours: float = Field(1, gt=0, description="A reading without any event for so long lost its process")

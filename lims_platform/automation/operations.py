@@ -43,10 +43,10 @@ reconcile_weekly = _reconcile(
 )
 rebuild_days = dg.define_asset_job(
     "rebuild_days",
-    selection=dg.AssetSelection.groups("silver", "features", "operations")
-    | dg.AssetSelection.assets(["reports", "duckdb_catalog"]),
+    # not the features: those from the repair's knowledge day on follow by themselves (late_knowledge), none earlier
+    selection=dg.AssetSelection.groups("silver", "operations") | dg.AssetSelection.assets(["reports", "duckdb_catalog"]),
     partitions_def=DAILY,
-    description="Silver and gold of days whose bronze a reconciliation repaired.",
+    description="Silver and operational marts of days whose bronze a reconciliation repaired.",
 )
 
 
@@ -58,7 +58,7 @@ def stretches(days: list[date]) -> list[tuple[date, date]]:
 
 
 @dg.asset_sensor(
-    asset_key=REPORT, job=rebuild_days, description="Rebuilds silver and gold of the days a reconciliation repaired."
+    asset_key=REPORT, job=rebuild_days, description="Rebuilds silver and marts of the days a reconciliation repaired."
 )
 def repaired_days_sensor(context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry) -> dg.SensorResult:
     made = asset_event.asset_materialization

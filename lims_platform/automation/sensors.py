@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
@@ -19,7 +20,7 @@ from lims_platform.assets.door import Door
 from lims_platform.automation.jobs import ingest_hourly
 from lims_platform.automation.plan import SENSOR_STATUS, data_starts
 from lims_platform.automation.windows import now
-from lims_platform.automation.written import span_request
+from lims_platform.automation.written import last_written, span_request
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.contracts.extract import DayWindow, SourceError
 from lims_platform.contracts.source import SOURCE_TABLES, SourceTable
@@ -30,6 +31,9 @@ from lims_platform.sources.reader import Sources
 
 #: Materialisations of one table read at one look; the rest waits for the next.
 EVENTS_A_LOOK = 1_000
+
+#: Key of a look's state that is no table: the day of each table's last look far back.
+FAR_LOOKS = "looked far on"
 
 #: Source tables that have days.
 WATCHED = [table for table in SOURCE_TABLES.values() if table.event_time is not None]
@@ -71,18 +75,24 @@ def look_at_sources(
 ) -> tuple[dict[dg.AssetKey, set[date]], str, list[str]]:
     """Days before ``today`` that changed since the cursor's look, by bronze asset; the new cursor; sources that are away.
 
+    Each table's first look of a day goes further back than the others: a deleted row leaves no trace in a change cursor.
     A source that is away for now keeps its marks, so nothing it changes meanwhile is lost. Raises SourceError where
     trying again cannot help.
     """
-    state: dict[str, dict[str, dict[str, object]]] = json.loads(cursor) if cursor else {}
+    state: dict[str, dict[str, Any]] = json.loads(cursor) if cursor else {}
     touched: dict[dg.AssetKey, set[date]] = {}
     away: list[str] = []
     lowest, highest = partition_bounds()
-    window = DayWindow(max(lowest, today - timedelta(days=settings().watch_days)), today, lowest, highest)
+    near, far = (max(lowest, today - timedelta(days=days)) for days in (settings().watch_days, settings().watch_far_days))
+    far = min(near, far)
     for table in WATCHED:
         if not sources.names(table):
             continue
+        looked_far = state.setdefault(FAR_LOOKS, {})
         before = {name: Marks.from_dict(marks) for name, marks in state.get(table.name, {}).items()}
+        # a source that is new has nothing to compare with so far back
+        goes_far = before.keys() >= set(sources.names(table)) and looked_far.get(table.name) != today.isoformat()
+        window = DayWindow(far if goes_far else near, today, lowest, highest)
         try:
             after, days = sources.look(table, window, before)
         except SourceError as error:
@@ -90,7 +100,9 @@ def look_at_sources(
                 raise
             away.append(str(error))
             continue
-        state[table.name] = {name: marks.as_dict() for name, marks in after.items()}
+        state[table.name] = {name: marks.from_day(far).as_dict() for name, marks in after.items()}
+        if goes_far:
+            looked_far[table.name] = today.isoformat()
         # today is read hourly; its marks are kept so that tomorrow can tell what changed after the last reading
         past = {day for day in days if day < today}
         if past:
@@ -128,6 +140,8 @@ def moved_rows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
     touched: dict[dg.AssetKey, set[date]] = defaultdict(set)
     runs: set[str] = set()
+    assert context.repository_def is not None
+    graph = context.repository_def.asset_graph
     for key in keys:
         name = key.to_user_string()
         if name not in seen:
@@ -139,11 +153,11 @@ def moved_rows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         for record in records:
             seen[name] = record.storage_id
             others = _days_elsewhere(context.instance, record)
+            others -= _made_since(context.instance, with_silver(graph, {key}), others, record.timestamp)
             if others:
                 touched[key] |= others
                 runs.add(record.run_id)
-    assert context.repository_def is not None
-    requests = requests_for(context.repository_def.asset_graph, touched, " ".join(sorted(runs)))
+    requests = requests_for(graph, touched, " ".join(sorted(runs)))
     skipped = None if requests else "no row moved to a day its run did not cover"
     return dg.SensorResult(requests, skip_reason=skipped, cursor=json.dumps(seen, sort_keys=True))
 
@@ -157,6 +171,12 @@ def _days_elsewhere(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> 
         return set()
     first, last = run_days(dict(run.tags))
     return {day for day in days_of_text(str(said.value)) if not first <= day <= last}
+
+
+def _made_since(instance: dg.DagsterInstance, keys: list[dg.AssetKey], days: set[date], moment: float) -> set[date]:
+    """Those of ``days`` on which every one of the assets was written after ``moment``, for another reason."""
+    made = [last_written(instance, key, days) for key in keys]
+    return {day for day in days if all(day in one and one[day].at.timestamp() > moment for one in made)}
 
 
 SENSORS = [data_starts, source_changes, moved_rows]

@@ -50,6 +50,22 @@ def last_written(instance: dg.DagsterInstance, key: dg.AssetKey, days: Collectio
     return {date.fromisoformat(partition): by_id[i] for partition, i in ids.items() if i in by_id}
 
 
+def last_versions(instance: dg.DagsterInstance, key: dg.AssetKey, days: Collection[date]) -> dict[date, dict[str, int]]:
+    """Of each of ``days`` ever written, the table versions its last materialisation tells: its own and its inputs'."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    ids = instance.get_latest_storage_id_by_partition(key, kind, {day.isoformat() for day in days}) if days else {}
+    if not ids:
+        return {}
+    wanted = dg.EventRecordsFilter(kind, asset_key=key, storage_ids=list(ids.values()))
+    found: dict[date, dict[str, int]] = {}
+    for record in instance.event_log_storage.get_event_records(wanted, limit=len(ids)):
+        made = record.asset_materialization
+        if made is not None and made.partition is not None:
+            values = {name: entry.value for name, entry in made.metadata.items()}
+            found[date.fromisoformat(made.partition)] = {n: v for n, v in values.items() if isinstance(v, int)}
+    return found
+
+
 def last_written_whole(instance: dg.DagsterInstance, key: dg.AssetKey) -> Written | None:
     """The last materialisation of an asset without days."""
     event = instance.get_latest_materialization_event(key)

@@ -81,6 +81,9 @@ def _flag(name: str, description: str, *, required: bool = True) -> SourceColumn
     return SourceColumn(name, pl.Boolean(), description, required)
 
 
+#: How result_id and result_value of the row begin that stands for a message or line which could not be read.
+REFUSED_ID, REFUSED_VALUE = "refused ", "[refused: "
+
 LAB_RESULTS = SourceTable(
     name="lab_results",
     key=("result_id",),

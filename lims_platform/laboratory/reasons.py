@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import polars as pl
 
+from lims_platform.contracts.source import REFUSED_ID, REFUSED_VALUE
 from lims_platform.laboratory.distinct import first_word, one_of, per_distinct
 from lims_platform.laboratory.value_patterns import NINES, SHORT_NINES
 
 REASONS: dict[str, str] = {
     "conflicting_duplicate": "another row of the same key and day won",
+    "refused_message": "a message or line of the source could not be read; the detail says why and where it is",
     "no_usable_time": "no time of the row says which day it belongs to",
     "outside_partitions": "the row's day lies outside the platform's calendar",
     "missing_key": "result_id or test_code is empty",
@@ -58,6 +60,7 @@ def first_reason() -> pl.Expr:
     numeric_reason = pl.when(numeric & (pl.col("fit") != "assumed").fill_null(True)).then(pl.coalesce("fit", "__doubt__"))
     before: list[tuple[pl.Expr, str | None]] = [
         (pl.col("is_conflict"), "conflicting_duplicate"),
+        (refused_message(), "refused_message"),
         (one_of(pl.col("date_source"), "ingestion", "no_time"), "no_usable_time"),
         (pl.col("date_source") == "outside", "outside_partitions"),
         (empty, "missing_key"),
@@ -85,3 +88,9 @@ def _nines(texts: pl.DataFrame) -> pl.DataFrame:
     """_NINES of each text."""
     text = pl.col("text")
     return texts.select(nines=text.str.contains(NINES), short_nines=text.str.contains(SHORT_NINES))
+
+
+def refused_message() -> pl.Expr:
+    """Rows that stand for a message which could not be read: they have no test, so no result is taken for one."""
+    told = pl.col("result_value").str.starts_with(REFUSED_VALUE) & pl.col("result_id").str.starts_with(REFUSED_ID)
+    return told.fill_null(False) & pl.col("test_code").is_null()

@@ -235,6 +235,7 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
         "detail": pl.when(reason.is_not_null()).then(
             pl.coalesce(
                 named,
+                pl.when(reason == "refused_message").then(pl.col("result_value").str.strip_chars("[]")),
                 pl.when(reason == "unmapped_code").then("code_detail"),
                 pl.when(reason == "ambiguous_number").then("value_note"),
                 pl.when(trap & (reason == "unit_contradicts_value")).then("trap_note"),

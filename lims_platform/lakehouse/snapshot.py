@@ -1,12 +1,15 @@
 """One source's rows of a bronze table at a pinned version, and the commit that must follow that very version.
 
-Here: what history asks of the lake, and app transactions. Not here: what shall change (``history``).
+Here: what history asks of the lake, app transactions, what a commit tells about itself. Not here: what shall change
+(``history``).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -26,6 +29,32 @@ LIVE_COLUMNS = (
     "known_from",
     "is_conflict",
 )
+
+
+#: Metadata of a commit: JSON of each day it adds versions to, and the earliest moment from which one counts as known.
+_KNOWN_FROM = "known_from"
+
+
+@dataclass(frozen=True)
+class News:
+    """What one commit added to a history: by day, the earliest moment (UTC) from which a new version counts as known."""
+
+    version: int
+    known_from: dict[date, datetime]
+
+
+def news_since(lake: Lake, table: Table, version: int) -> list[News]:
+    """The commits after ``version`` that added versions, oldest first, as far as the transaction log reaches back."""
+    delta = lake.open(table)
+    if delta is None or delta.version() <= version:
+        return []
+    found = []
+    for commit in delta.history(delta.version() - version):
+        if commit["version"] > version and _KNOWN_FROM in commit:
+            told: dict[str, str] = json.loads(commit[_KNOWN_FROM])
+            known = {date.fromisoformat(day): datetime.fromisoformat(moment) for day, moment in told.items()}
+            found.append(News(int(commit["version"]), known))
+    return sorted(found, key=lambda news: news.version)
 
 
 class Snapshot:
@@ -93,9 +122,13 @@ class Snapshot:
         LakeWriteError.
         """
         counted = [(self._app(day), self._delta.transaction_version(self._app(day)) or 0) for day in days]
+        told = {"dagster_run_id": run_id, "source": self._source}
+        if changes.height:
+            moment = pl.col("known_from").min().dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
+            known = changes.group_by(pl.col("event_date").cast(pl.String)).agg(moment).sort("event_date")
+            told[_KNOWN_FROM] = json.dumps(dict(known.iter_rows()))
         properties = CommitProperties(
-            app_transactions=[Transaction(app, count + 1) for app, count in counted],
-            custom_metadata={"dagster_run_id": run_id, "source": self._source},
+            app_transactions=[Transaction(app, count + 1) for app, count in counted], custom_metadata=told
         )
         with writing(self._table):
             write_deltalake(

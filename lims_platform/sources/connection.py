@@ -52,6 +52,7 @@ class Connection:
         self._password = urlsplit(given).password
         self._address: tuple[str, int] | None = None
         self._prefix: str | None = None
+        self._logged_in = False
         if scheme == "sqlite":
             self._file = base / rest.removeprefix("/") if not rest.startswith("//") else Path("/" + rest.lstrip("/"))
             self._uri = f"sqlite://{quote(str(self._file.absolute()))}"
@@ -92,6 +93,22 @@ class Connection:
             socket.create_connection((unquote(host), port), timeout=self._connect_timeout).close()
         except OSError as error:
             raise SourceError(f"source {self.name}: cannot connect to {host}:{port}: {error}", transient=True) from None
+
+    def _log_in(self) -> None:
+        """Raise at once where PostgreSQL refuses user, password or database: the connector's pool would try for 30 seconds.
+
+        Asked of libpq, once. Anything else it may say is left to the connector, which knows other options of the address.
+        """
+        if self._logged_in or self.dialect.name != "postgresql":
+            return
+        import adbc_driver_postgresql.dbapi as libpq
+
+        try:
+            libpq.connect(self._uri).close()
+        except libpq.Error as error:
+            if any(words in str(error).lower() for words in _PERMANENT):
+                raise
+        self._logged_in = True
 
     def _bounded(self, statement: str) -> str:
         """The statement with the engine's own time limit, where the session could not carry it."""
@@ -136,6 +153,7 @@ class Connection:
         """
         self._reach()
         try:
+            self._log_in()
             return self._read(self._bounded(statement))
         except (KeyboardInterrupt, SystemExit):
             raise

@@ -79,6 +79,23 @@ class Dialect:
         """True where the time is absent: null, or the empty text."""
         return f"({expression} IS NULL OR {expression} = '')" if kind == "text" else f"{expression} IS NULL"
 
+    @property
+    def hashes(self) -> bool:
+        """Whether the engine has a hash of texts."""
+        return self.name != "sqlite"
+
+    def hashed(self, parts: list[str]) -> str:
+        """A whole number below 2**60 that stands for these texts, nulls told from empty ones; their sum fits the engine."""
+        if self.name == "mysql":
+            joined = f"CONCAT_WS(CHAR(31), {', '.join(f'COALESCE({p}, CHAR(30))' for p in parts)})"
+            return f"CAST(CONV(LEFT(MD5({joined}), 15), 16, 10) AS UNSIGNED)"
+        if self.name == "mssql":
+            filled = [f"COALESCE({p}, NCHAR(30))" for p in parts]
+            joined = f"CONCAT(N'', {', NCHAR(31), '.join(filled)})"
+            return f"CAST(CAST(SUBSTRING(HASHBYTES('SHA2_256', {joined}), 1, 7) AS bigint) AS decimal(38, 0))"
+        joined = f"CONCAT_WS(CHR(31), {', '.join(f'COALESCE({p}, CHR(30))' for p in parts)})"
+        return f"('x' || SUBSTRING(MD5({joined}), 1, 15))::bit(60)::bigint"
+
     def irregular(self, expression: str, kind: str) -> str | None:
         """True for every text the reader will not accept as a time (it may be true for more); None where impossible."""
         if self.name == "mysql" and kind in ("naive", "date"):

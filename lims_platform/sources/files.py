@@ -17,7 +17,7 @@ import pyarrow.csv as pacsv
 
 from lims_platform.contracts.extract import DayWindow, Extract, SourceError
 from lims_platform.contracts.source import SourceTable
-from lims_platform.sources.changes import Marks, look_at_files
+from lims_platform.sources.changes import Marks, look_at_files, row_marks
 from lims_platform.sources.config import SourceConfig, TableConfig, redacted
 from lims_platform.sources.conform import Layout, conform, empty, keyed, match_columns, match_key
 from lims_platform.sources.times import day_start, day_start_utc
@@ -64,13 +64,14 @@ class FileSource:
         window: DayWindow | None,
         only: list[str] | None = None,
         among: dict[str, pl.Series] | None = None,
+        files: list[Path] | None = None,
     ) -> Iterator[tuple[Layout, pl.DataFrame]]:
-        """Raw rows in contract column names, file by file; Parquet already cut to the window's surroundings.
+        """Raw rows in contract column names, file by file (of all, or of ``files``); Parquet cut to the window's days.
 
         ``among`` keeps the rows whose text in each of its columns is one of the values; a file without a column keeps all.
         """
         entry = self.settings.tables[table.name]
-        for path in self._files(table):
+        for path in self._files(table) if files is None else files:
             suffix = next((s.lower() for s in reversed(path.suffixes) if s.lower() not in (".gz", ".bz2", ".zst")), "")
             place = f"source {self.name}, table {table.name}, file {path}"
             try:
@@ -246,7 +247,18 @@ class FileSource:
 
     def look(self, table: SourceTable, window: DayWindow, before: Marks | None) -> tuple[Marks, set[date]]:
         """See ``Sources.look`` and ``look_at_files``."""
-        return look_at_files(self._files(table), lambda: self.fetch(table, window).frame, window, before)
+        files = self._files(table)
+
+        def days_of(fresh: list[Path]) -> set[date]:
+            """Days of the rows in files that are new or changed, whatever their age."""
+            batches = self._batches(table, None, self._dating(table), files=fresh)
+            parts = [conform(raw, layout, None) for layout, raw in batches]
+            return {day for part in parts for day in part["event_date"].drop_nulls().unique()}
+
+        def rows() -> Iterator[pl.DataFrame]:
+            return (conform(raw, layout, window) for layout, raw in self._batches(table, window))
+
+        return look_at_files(files, lambda: row_marks(rows()), days_of, window, before)
 
     def _event(self, table: SourceTable) -> str | None:
         return self.settings.tables[table.name].event_time or table.event_time

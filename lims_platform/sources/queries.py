@@ -175,33 +175,75 @@ class Query:
         counted = f"SELECT lims_day, COUNT(*) AS {COUNT} FROM ({inner}) d GROUP BY lims_day"
         return counted if self.dialect.typed else f"SELECT '' AS lims_day, 0 AS {COUNT} UNION ALL {counted}"
 
-    def marks(self, window: DayWindow) -> str | None:
-        """Per day of the window: rows, and the newest change cursor if there is one. None where days cannot be cut."""
-        return self._marked(self.between(window.first, window.last)) if self.ranged else None
-
-    def marks_since(self, newest: str) -> str | None:
-        """The same for rows of any day whose change cursor is greater; ``newest`` as the source itself wrote it."""
-        cursor = self._cursor()
-        if cursor is None or not self.ranged:
-            return None
-        left = self.dialect.comparable(self.column(cursor), self.kinds[cursor])
-        return self._marked(f"{left} > {self.dialect.string(newest)}")
-
-    def _cursor(self) -> str | None:
+    @property
+    def cursor(self) -> str | None:
+        """The contract column that tells when a row changed, where this source has it."""
         name = self.layout.entry.change_cursor
         return name if name in self.layout.offered else None
 
-    def _marked(self, condition: str) -> str:
-        event, cursor = self.layout.event_time or "", self._cursor()
-        day = self.dialect.day(self.column(event), self.kinds[event])
-        newest = "''"
-        if cursor is not None:
-            left = self.dialect.comparable(self.column(cursor), self.kinds[cursor])
-            newest = f"COALESCE({self.dialect.text(f'MAX({left})')}, '')"
-        return (
-            f"SELECT {self.dialect.text('COUNT(*)')} AS lims_rows, {newest} AS lims_newest, {day} AS lims_day "
-            f"FROM {self.relation} WHERE {condition} GROUP BY {day}"
+    @property
+    def names_days_exactly(self) -> bool:
+        """Whether the source's calendar day of a row is the laboratory's: not where their zones differ."""
+        return self.layout.settings.timezone == self.layout.calendar and not self.layout.entry.event_time_has_offset
+
+    def marks(self, window: DayWindow) -> str | None:
+        """Per day of the window: rows, newest change cursor, and what tells the rows without one apart.
+
+        That is their fingerprint, or (an engine that cannot hash) their number. None where days cannot be cut.
+        """
+        if not self.ranged:
+            return None
+        newest, undated = "''", None
+        if self.cursor is not None:
+            column = self.dialect.comparable(self.column(self.cursor), self.kinds[self.cursor])
+            newest = f"COALESCE({self.dialect.text(f'MAX({column})')}, '')"
+            undated = self.dialect.absent(self.column(self.cursor), self.kinds[self.cursor])
+        day = self._day()
+        return self._marked(self.between(window.first, window.last), newest, self._print(undated), day, day)
+
+    def marks_since(self, bound: str) -> str | None:
+        """Per day and change cursor: rows of any day changed after ``bound``, which the source itself could have written."""
+        if self.cursor is None or not self.ranged:
+            return None
+        column = self.column(self.cursor)
+        later = f"{self.dialect.comparable(column, self.kinds[self.cursor])} > {self.dialect.string(bound)}"
+        day = self._day()
+        return self._marked(later, self.dialect.text(column), self._print(None), day, f"{day}, {column}")
+
+    def _marked(self, condition: str, newest: str, mark: str, day: str, by: str) -> str:
+        # SQLite takes a column's type from the first line
+        header = (
+            ""
+            if self.dialect.typed
+            else "SELECT '' AS lims_rows, '' AS lims_newest, '' AS lims_print, '' AS lims_day UNION ALL "
         )
+        return (
+            f"{header}SELECT {self.dialect.text('COUNT(*)')} AS lims_rows, {newest} AS lims_newest, {mark} AS lims_print, "
+            f"{day} AS lims_day FROM {self.relation} WHERE {condition} GROUP BY {by}"
+        )
+
+    def _day(self) -> str:
+        """The day of a row by its first time that is present, as text."""
+        times = [(self.column(name), self.kinds[name]) for name in self._times()]
+        cases = [f"WHEN NOT ({self.dialect.absent(*time)}) THEN {self.dialect.day(*time)}" for time in times]
+        return f"CASE {' '.join(cases)} END"
+
+    def _print(self, only: str | None) -> str:
+        """A fingerprint of the rows (those for which ``only`` holds), whatever their order; their number without a hash."""
+        if not self.dialect.hashes:
+            value = "1"
+        else:
+            parts = [self._plain(name) for name in self.layout.offered if name != self.layout.table.version_time]
+            value = self.dialect.hashed(parts)
+        picked = value if only is None else f"CASE WHEN {only} THEN {value} END"
+        return f"COALESCE({self.dialect.text(f'SUM({picked})')}, '')"
+
+    def _plain(self, name: str) -> str:
+        """A column as text that differs where its value does."""
+        expression = self.column(name)
+        if self.layout.table.column(name).dtype == pl.Float64 and self.kinds[name] == "number":
+            expression = self.dialect.real(expression)  # MariaDB writes a FLOAT with six digits
+        return self.dialect.text(expression)
 
     def total(self) -> str:
         """Rows of the whole table."""

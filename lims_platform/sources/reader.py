@@ -137,7 +137,7 @@ class Sources:
 
         Args:
             table: a table with an event time.
-            window: days watched; with a change cursor, rows changed since ``before`` are found on older days too.
+            window: days watched. Older days too are found by a change cursor, in a folder of messages, and by new files.
             before: marks of the last look by source; a source that is absent from it counts as changed on every day.
 
         Raises:

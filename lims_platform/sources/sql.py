@@ -13,11 +13,12 @@ import polars as pl
 
 from lims_platform.contracts.extract import DayWindow, Extract, SourceError
 from lims_platform.contracts.source import SourceTable
-from lims_platform.sources.changes import Marks, touched_days
+from lims_platform.sources.changes import Marks
 from lims_platform.sources.config import SourceConfig
 from lims_platform.sources.conform import Layout, conform, empty, keyed, match_columns, match_key
 from lims_platform.sources.connection import Connection
 from lims_platform.sources.queries import COUNTED, ROW, Query, kind_of
+from lims_platform.sources.sql_look import Look
 
 #: Keys named in one statement; well under every engine's limit on its length.
 KEY_BATCH = 2_000
@@ -118,30 +119,10 @@ class SqlSource:
         )
 
     def look(self, table: SourceTable, window: DayWindow, before: Marks | None) -> tuple[Marks, set[date]]:
-        """See ``Sources.look``: one statement over the window, and with a change cursor one over rows changed since."""
+        """See ``Sources.look`` and ``sql_look``."""
         plan = self.plan(table)
-        statement = plan.marks(window)
-        if statement is None:
-            counts = Marks({str(day): str(rows) for day, rows in self.count_by_day(table, window).iter_rows()})
-            return counts, touched_days(before, counts, window)
-        marked = self._marks(plan, statement)
-        seen = before.newest if before else ""
-        since = plan.marks_since(seen) if seen else None
-        older = self._marks(plan, since) if since else marked.clear()
-        newest = max([seen, *marked["newest"], *older["newest"]])
-        after = Marks({str(day): f"{rows} {new}".strip() for day, rows, new in marked.iter_rows()}, newest)
-        bounds = pl.col("event_date").is_between(window.partitions_first, window.partitions_last)
-        changed = set(older.filter(bounds & (pl.col("event_date") < window.first))["event_date"])
-        return after, changed | touched_days(before, after, window)
-
-    def _marks(self, plan: Query, statement: str) -> pl.DataFrame:
-        """Rows of a marks statement; a leading line fixes SQLite's column types."""
-        header = "" if plan.dialect.typed else "SELECT '' AS lims_rows, '' AS lims_newest, '' AS lims_day UNION ALL "
-        raw = self._connection.run(header + statement, plan.layout.place)
-        raw = raw.rename(dict(zip(raw.columns, ("rows", "newest", "event_date"), strict=True))).filter(pl.col("rows") != "")
-        day = pl.col("event_date").cast(pl.String).str.to_date("%Y-%m-%d", strict=False)
-        marked = raw.select(event_date=day, rows=pl.col("rows").cast(pl.Int64), newest="newest")
-        return marked.drop_nulls("event_date")
+        run, fetch = self._connection.run, lambda part: self.fetch(table, part).frame
+        return Look(plan, lambda statement: run(statement, plan.layout.place), fetch).marks(window, before)
 
     def identifiers(self, table: SourceTable) -> dict[str, set[str]]:
         """Different raw identifiers per domain."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC as UTC_ZONE
 from datetime import date, datetime
 from pathlib import Path
@@ -16,8 +17,8 @@ from pathlib import Path
 import polars as pl
 
 from lims_platform.contracts.extract import EXTRACT_COLUMNS, DayWindow, Extract, SourceError
-from lims_platform.contracts.source import UTC, SourceTable
-from lims_platform.sources.changes import Marks, look_at_files
+from lims_platform.contracts.source import REFUSED_ID, REFUSED_VALUE, UTC, SourceTable
+from lims_platform.sources.changes import Marks, look_at_files, row_marks
 from lims_platform.sources.config import SourceConfig
 from lims_platform.sources.conform import Layout, conform, empty, match_key
 
@@ -31,8 +32,8 @@ def refusal(content: bytes, place: str, reason: str) -> dict[str, str]:
     ``place`` must not hold a file's name, which may name a patient: see ``file_place``.
     """
     return {
-        "result_id": f"refused {hashlib.sha256(content).hexdigest()[:32]}",
-        "result_value": f"[refused: {reason}; {len(content):,} bytes, {place}]",
+        "result_id": f"{REFUSED_ID}{hashlib.sha256(content).hexdigest()[:32]}",
+        "result_value": f"{REFUSED_VALUE}{reason}; {len(content):,} bytes, {place}]",
     }
 
 
@@ -126,8 +127,16 @@ class VersionedSource(ABC):
         return days.filter(pl.col("event_date").is_between(window.first, window.last)).sort("event_date")
 
     def look(self, table: SourceTable, window: DayWindow, before: Marks | None) -> tuple[Marks, set[date]]:
-        """See ``Sources.look`` and ``look_at_files``."""
-        return look_at_files(self._files(table), lambda: self.fetch(table, window).frame, window, before)
+        """See ``Sources.look``. A folder of messages is read whole anyway: the look covers every day there is."""
+        whole = replace(window, first=window.partitions_first, last=window.partitions_last)
+
+        def every_day() -> dict[str, str]:
+            # the place in the order of arrival changes with every file that is put before others
+            known = row_marks([self._versions(table).drop("_order").rename({"_day": "event_date"})])
+            return {day: mark for day, mark in known.items() if str(whole.first) <= day <= str(whole.last)}
+
+        after, touched = look_at_files(self._files(table), every_day, lambda fresh: set(), whole, before)
+        return after, touched if before is not None else {day for day in touched if day >= window.first}
 
     def identifiers(self, table: SourceTable) -> dict[str, set[str]]:
         """Different raw identifiers per domain, of every version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -69,6 +70,8 @@ def look(sources: Sources, cursor: str | None) -> tuple[set[date], str]:
 def test_the_first_look_reads_the_whole_window_once_and_then_nothing(sources: Sources) -> None:
     days, cursor = look(sources, None)
     assert days == {TODAY - timedelta(days=back) for back in range(1, 15)}
+    days, cursor = look(sources, cursor)
+    assert days == set(), "the second goes far back, and has nothing to compare with there"
     assert look(sources, cursor) == (set(), cursor)
 
 
@@ -99,6 +102,27 @@ def test_the_change_cursor_finds_days_older_than_those_watched(sources: Sources,
     days, cursor = look(sources, cursor)
     assert days == {date(2026, 2, 13)}
     assert look(sources, cursor)[0] == set()
+    lims.execute("UPDATE lab_results SET result_value = '6', updated_at = '2026-03-20 12:01:00' WHERE result_id = 'R35-0'")
+    lims.commit()
+    days, cursor = look(sources, cursor)
+    assert days == {date(2026, 2, 13)}
+    assert look_at_sources(sources, TODAY + timedelta(days=1), cursor)[0] == {}, "the look far back knows what was found"
+
+
+def test_a_row_deleted_from_an_older_day_is_found_at_the_first_look_of_the_next_day(
+    sources: Sources, lims: sqlite3.Connection
+) -> None:
+    _, cursor = look(sources, None)
+    assert look(sources, cursor)[0] == set(), "the first look far back has nothing to compare with"
+    _, cursor = look(sources, cursor)
+    lims.execute("DELETE FROM lab_results WHERE result_id = 'R30-0'")
+    lims.execute("UPDATE lab_results SET result_value = '5' WHERE result_id = 'R12-0'")
+    lims.commit()
+    days, cursor = look(sources, cursor)
+    assert days == set(), "neither the window nor the cursor shows it today"
+    touched, cursor, _ = look_at_sources(sources, TODAY + timedelta(days=1), cursor)
+    assert touched[BRONZE] == {TODAY - timedelta(days=30)}
+    assert look_at_sources(sources, TODAY + timedelta(days=1), cursor)[0] == {}
 
 
 def test_today_is_left_to_the_hourly_reading_and_told_apart_tomorrow(sources: Sources, lims: sqlite3.Connection) -> None:
@@ -151,6 +175,14 @@ def test_files_are_read_only_when_one_of_them_changed(tmp_path: Path, monkeypatc
     changed, days = made.look(LAB_RESULTS, window, marks)
     assert days == {date(2026, 3, 11)}, "same number of rows, another value"
     assert made.look(LAB_RESULTS, window, changed) == (changed, set())
+    late = frame.with_columns(resulted_timestamp=pl.lit("2026-01-20 10:00:00"), collected_timestamp=pl.lit("2026-01-20"))
+    (tmp_path / "elsewhere").mkdir()
+    late.write_csv(tmp_path / "elsewhere" / "b.csv")
+    os.utime(tmp_path / "elsewhere" / "b.csv", (1, 1))
+    (tmp_path / "elsewhere" / "b.csv").rename(tmp_path / "b.csv")
+    changed, days = made.look(LAB_RESULTS, window, changed)
+    assert days == {date(2026, 1, 20)}, "a late file, moved in with an old time, of a day before the window"
+    assert made.look(LAB_RESULTS, window, changed) == (changed, set())
 
 
 def test_requests_are_one_run_per_span_over_the_touched_tables_and_their_silver() -> None:
@@ -198,6 +230,14 @@ def test_moved_rows_lead_to_the_day_their_run_did_not_cover() -> None:
         def sense(cursor: str | None) -> dg.SensorResult:
             return moved_rows(dg.build_sensor_context(instance, cursor=cursor, repository_def=defs.get_repository_def()))
 
+        def silver(day: str) -> None:
+            made = dg.AssetMaterialization
+            for name in (
+                "bronze/lab_results_raw",
+                *(f"silver/lab_results_{n}" for n in ("history", "standardized", "quarantine")),
+            ):
+                instance.report_runless_asset_event(made(dg.AssetKey(name.split("/")), partition=day))
+
         def read(day: str, others: str) -> None:
             @dg.asset(key=BRONZE, partitions_def=dg.DailyPartitionsDefinition("2026-03-01"))
             def bronze() -> dg.MaterializeResult:
@@ -217,6 +257,10 @@ def test_moved_rows_lead_to_the_day_their_run_did_not_cover() -> None:
         assert [r.partition_key for r in third.run_requests] == ["2026-03-04", None]
         assert third.run_requests[1].tags["dagster/asset_partition_range_start"] == "2026-03-11"
         assert sense(third.cursor).run_requests == []
+        read("2026-03-14", "2026-03-13, 2026-03-15")
+        silver("2026-03-13")
+        fourth = sense(third.cursor)
+        assert [r.partition_key for r in fourth.run_requests] == ["2026-03-15"], "the 13th was made for another reason"
 
 
 def test_one_sensor_evaluates_the_whole_plan() -> None:

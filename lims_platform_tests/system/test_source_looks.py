@@ -68,5 +68,74 @@ def test_a_look_names_the_days_that_changed(server: tuple[str, Execute], tmp_pat
     change = "UPDATE lab_results SET result_value = '5', updated_at = '2026-03-20 12:00:0{}' WHERE result_id = 'R{}'"
     execute(uri, change.format(1, "2026-03-14"), change.format(2, "2026-02-03"))
     marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
-    assert days == ({date(2026, 3, 14), date(2026, 2, 3)} if cursor else set())
+    assert days == ({date(2026, 3, 14), date(2026, 2, 3)} if cursor else {date(2026, 3, 14)})
     assert sources.look(LAB_RESULTS, WINDOW, marks)[1] == set()
+
+
+@pytest.mark.parametrize("month", ["2026-02", "2026-03"])
+def test_a_change_in_the_second_of_the_last_one_or_committed_late_is_seen_once(
+    server: tuple[str, Execute], tmp_path: Path, month: str
+) -> None:
+    """On days before the window, and on days of it."""
+    uri, execute = server
+    sources = opened(uri, tmp_path, cursor=True)
+    marks, _ = sources.look(LAB_RESULTS, WINDOW, {})
+    change = "UPDATE lab_results SET result_value = '{}', updated_at = '2026-03-20 12:{}' WHERE result_id = 'R{}'"
+    execute(uri, change.format(1, "00:00", f"{month}-13"))
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date.fromisoformat(f"{month}-13")}
+    execute(uri, change.format(2, "00:00", f"{month}-14"), change.format(2, "00:00", f"{month}-13"))
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date.fromisoformat(f"{month}-13"), date.fromisoformat(f"{month}-14")}, (
+        "the same second, and one row with the very same cursor"
+    )
+    execute(uri, change.format(3, "30:00", f"{month}-15"))
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date.fromisoformat(f"{month}-15")}
+    execute(uri, change.format(4, "10:00", f"{month}-16"))
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date.fromisoformat(f"{month}-16")}, "committed after a change whose cursor is twenty minutes later"
+    execute(uri, f"UPDATE lab_results SET updated_at = '2999-01-01' WHERE result_id = 'R{month}-17'")
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date.fromisoformat(f"{month}-17")}
+    execute(uri, change.format(5, "40:00", f"{month}-18"))
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date.fromisoformat(f"{month}-18")}, "a cursor in the far future hides no later change"
+    moved = f"resulted_timestamp = '{month}-18 10:00:00', updated_at = '2026-03-20 12:50:00'"
+    execute(uri, f"UPDATE lab_results SET {moved} WHERE result_id = 'R{month}-19'")
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert date.fromisoformat(f"{month}-18") in days
+    execute(uri, change.format(6, "45:00", f"{month}-18"))
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date.fromisoformat(f"{month}-18")}, "the day's greatest cursor and its number of rows stayed the same"
+    assert sources.look(LAB_RESULTS, WINDOW, marks) == (marks, set())
+
+
+def test_rows_without_a_cursor_of_their_own_are_told_by_their_fingerprint(
+    server: tuple[str, Execute], tmp_path: Path
+) -> None:
+    uri, execute = server
+    execute(uri, "UPDATE lab_results SET updated_at = NULL")
+    sources = opened(uri, tmp_path, cursor=True)
+    marks, _ = sources.look(LAB_RESULTS, WINDOW, {})
+    execute(uri, "UPDATE lab_results SET result_unit = NULL WHERE result_id = 'R2026-03-14'")
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date(2026, 3, 14)}
+    execute(uri, "UPDATE lab_results SET result_unit = '' WHERE result_id = 'R2026-03-14'")
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date(2026, 3, 14)}, "an empty text is not a null"
+    execute(uri, "UPDATE lab_results SET resulted_timestamp = NULL WHERE result_id = 'R2026-03-15'")
+    marks, _ = sources.look(LAB_RESULTS, WINDOW, marks)
+    execute(uri, "UPDATE lab_results SET result_value = '7' WHERE result_id = 'R2026-03-15'")
+    marks, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert days == {date(2026, 3, 15)}, "dated by the time of collection"
+
+
+def test_a_source_in_another_zone_names_the_neighbouring_days_too(server: tuple[str, Execute], tmp_path: Path) -> None:
+    uri, execute = server
+    entry = {"uri": uri, "timezone": "UTC", "tables": {"lab_results": {"table": "lab_results"}}}
+    sources = open_sources(parse_sources({"sources": {"lims": entry}}, tmp_path), "Europe/Berlin", None)
+    marks, _ = sources.look(LAB_RESULTS, WINDOW, {})
+    execute(uri, "UPDATE lab_results SET resulted_timestamp = '2026-03-14 23:30:00' WHERE result_id = 'R2026-03-14'")
+    _, days = sources.look(LAB_RESULTS, WINDOW, marks)
+    assert date(2026, 3, 15) in days, "half past midnight in the laboratory"

@@ -228,6 +228,15 @@ def test_nobody_listens() -> None:
     assert error.value.transient and "secret" not in str(error.value) and time.monotonic() - began < 8
 
 
+def test_a_refused_login_is_told_at_once(postgres_server: str) -> None:  # noqa: F811
+    stranger = postgres_server.replace("postgres@", "nobody_here:s3cret@") + "/postgres"
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=r'lab_results: .*role "nobody_here" does not exist') as error:
+        sources(stranger).check(LAB_RESULTS)
+    assert not error.value.transient and "s3cret" not in str(error.value)
+    assert time.monotonic() - began < 8, "the connector's own pool tries for 30 seconds"
+
+
 def test_a_connection_lost_midway_delivers_nothing(postgres_database: str) -> None:  # noqa: F811
     from urllib.parse import urlsplit, urlunsplit
 

@@ -268,3 +268,24 @@ def test_any_json_is_a_row_or_a_reason(tmp_path: Path, changes: dict[str, Any], 
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 200_000)
     assert "nested too deeply" in extract(folder(tmp_path, "fhir")).frame["result_value"].item()
+
+
+def test_a_look_finds_the_days_of_a_late_or_changed_file_however_old(tmp_path: Path) -> None:
+    sources, first = folder(tmp_path), date(2024, 1, 1)
+    window = DayWindow(date(2024, 3, 22), LAST, first, LAST)
+    (tmp_path / "b.hl7").write_bytes(glucose("1", "90", "F", "20240401101500+0200"))
+    (tmp_path / "c.hl7").write_bytes(glucose("2", "91", "F", "20240401101500+0200", "20240402100000").replace(b"GLU", b"NA"))
+    marks, days = sources.look(LAB_RESULTS, window, {})
+    assert days == {date.fromordinal(window.first.toordinal() + n) for n in range(15)}
+    late = glucose("3", "92", "F", "20240404101500+0200", "20240222100000").replace(b"GLU", b"K")
+    (tmp_path / "a.hl7").write_bytes(late)
+    marks, days = sources.look(LAB_RESULTS, window, marks)
+    assert days == {date(2024, 2, 22)}, "put before the others, it touches no other day"
+    (tmp_path / "d.hl7").write_bytes(late.replace(b"|F|", b"|C|").replace(b"||92|", b"||29|").replace(b"|3|P", b"|4|P"))
+    marks, days = sources.look(LAB_RESULTS, window, marks)
+    assert days == {date(2024, 2, 22)}, "a correction"
+    (tmp_path / "a.hl7").unlink()
+    (tmp_path / "d.hl7").unlink()
+    marks, days = sources.look(LAB_RESULTS, window, marks)
+    assert days == {date(2024, 2, 22)}, "taken away again"
+    assert sources.look(LAB_RESULTS, window, marks) == (marks, set())

@@ -18,6 +18,7 @@ from lims_platform.laboratory.limits import age_class
 from lims_platform.laboratory.reasons import REASONS
 from lims_platform.laboratory.standardise import ADDED, RENAMED, standardise_lab_results, standardise_qc
 from lims_platform.lakehouse.reference import load_reference
+from lims_platform.sources.versioned import refusal
 
 REFERENCE = load_reference(Path(__file__).parents[2] / "data" / "reference")
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -213,6 +214,16 @@ def test_columns_and_errors() -> None:
         standardise_lab_results(frame, REFERENCE, {"lab": "roman"})
     with pytest.raises(ValueError, match="elsewhere"):
         standardise_lab_results(frame.with_columns(source=pl.lit("elsewhere")), REFERENCE, {"lab": "point"}).collect()
+
+
+def test_a_refused_message_says_why_and_where() -> None:
+    told = refusal(b"rubbish", "part 1 of the file with SHA-256 0123", "it does not begin with MSH")
+    no_time = {"date_source": "no_time", "resulted_timestamp": None, "test_code": None}
+    rows = [{**told, **no_time}, {"result_id": "1", "result_value": "98", **no_time}, {**told, "test_code": "GLU"}]
+    out = standardise_lab_results(raw(rows), REFERENCE, {"lab": "point"}).collect()
+    assert out["reason"].to_list() == ["refused_message", "no_usable_time", "unreadable_value"]
+    where = "7 bytes, part 1 of the file with SHA-256 0123"
+    assert out["detail"][0] == f"refused: it does not begin with MSH; {where}"
 
 
 _CODES = st.sampled_from(["GLU", "K", "HGB", "NEUT", "SARS2", "UREA", "DDIMER", "NOPE", "", None])

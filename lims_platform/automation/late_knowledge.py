@@ -1,0 +1,146 @@
+"""What became known late: feature rows are made again from the day on at whose end it counts as known, and none earlier.
+
+A feature row of day D is what was known at the end of D. A row that arrives, or is amended, counts as known from the
+source's own time for it, where it has one that can be believed (docs/adr/0001): that may be days ago, and features of those
+days may be made already. Which commits of a history brought such rows stands in the commits themselves, so that a run that
+died after them loses nothing.
+
+Here: which feature days are behind a history, and the sensor that asks for them. Not here: days not made yet and tables of
+current truth (``plan``), reading the source again (``sensors``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+
+from lims_platform.automation.jobs import features_daily
+from lims_platform.automation.plan import SENSOR_STATUS
+from lims_platform.automation.sensors import WATCHED
+from lims_platform.automation.windows import now
+from lims_platform.automation.written import last_versions, span_request
+from lims_platform.contracts.bronze import BRONZE_TABLES
+from lims_platform.lakehouse.lake import Lake
+from lims_platform.lakehouse.snapshot import news_since
+from lims_platform.partitions import spans
+from lims_platform.settings import settings
+
+#: Features are made again at most this often: rows that trickle in late share a run.
+INTERVAL_SECONDS = 3_600
+
+
+@dataclass(frozen=True)
+class Late:
+    """News of one history: ``since`` is the earliest day at whose end any of it counts as known."""
+
+    table: str
+    version: int
+    since: date
+    days: tuple[date, ...]
+
+    def as_list(self) -> list[Any]:
+        """For a cursor kept as JSON."""
+        return [self.table, self.version, self.since.isoformat(), [day.isoformat() for day in self.days]]
+
+    @classmethod
+    def from_list(cls, given: list[Any]) -> Late:
+        """What ``as_list`` gave."""
+        table, version, since, days = given
+        return cls(table, version, date.fromisoformat(since), tuple(map(date.fromisoformat, days)))
+
+
+def features_behind(
+    instance: dg.DagsterInstance, graph: BaseAssetGraph, late: Late, last: date
+) -> dict[dg.AssetKey, set[date]] | None:
+    """Feature days from ``late.since`` to ``last`` that were made without the news; None while silver lacks it.
+
+    Told by table versions, not by times: a materialisation says which versions of its inputs it was made from. A day that
+    was never made is left to the plan.
+    """
+    bronze = dg.AssetKey(["bronze", late.table])
+    features = sorted(key for key in graph.materializable_asset_keys if graph.get(key).group_name == "features")
+    taken_in = {bronze: late.version}
+    for key in sorted(graph.get(bronze).child_keys):
+        if key.path[0] != "silver" or not any(key in graph.get(feature).parent_keys for feature in features):
+            continue
+        made = last_versions(instance, key, late.days)
+        if any(made.get(day, {}).get(f"input_version/{late.table}", -1) < late.version for day in late.days):
+            return None
+        taken_in[key] = max(versions["delta_version"] for versions in made.values())
+    days = [late.since + timedelta(days=offset) for offset in range((last - late.since).days + 1)]
+    found: dict[dg.AssetKey, set[date]] = {}
+    for feature in features:
+        needed = {f"input_version/{k.path[-1]}": v for k, v in taken_in.items() if k in graph.get(feature).parent_keys}
+        made = last_versions(instance, feature, days) if needed else {}
+        behind = {day for day, has in made.items() if any(has.get(name, -1) < v for name, v in needed.items())}
+        if behind:
+            found[feature] = behind
+    return found
+
+
+def requests_for_features(behind: Iterable[dict[dg.AssetKey, set[date]]], reason: str) -> list[dg.RunRequest]:
+    """One run per span of days and set of features; the same reason never starts a second one."""
+    days_of: dict[dg.AssetKey, set[date]] = defaultdict(set)
+    for found in behind:
+        for key, days in found.items():
+            days_of[key] |= days
+    of_span: dict[tuple[date, date], list[dg.AssetKey]] = defaultdict(list)
+    for key, days in sorted(days_of.items()):
+        for span in spans(days):
+            of_span[span].append(key)
+    return [
+        span_request(first, last, f"{first} {last} {','.join(k.path[-1] for k in keys)} {reason}", keys)
+        for (first, last), keys in sorted(of_span.items())
+    ]
+
+
+def _read(lake: Lake, seen: dict[str, int]) -> list[Late]:
+    """News since the versions ``seen``, which move on; of a table never looked at, none."""
+    found: list[Late] = []
+    for source in WATCHED:
+        table = BRONZE_TABLES[source.name]
+        if table.name not in seen:
+            seen[table.name] = lake.version(table) or 0
+            continue
+        for news in news_since(lake, table, seen[table.name]):
+            seen[table.name] = news.version
+            since = min(max(day, _day(moment)) for day, moment in news.known_from.items())
+            found.append(Late(table.name, news.version, since, tuple(sorted(news.known_from))))
+    return found
+
+
+def _day(moment: datetime) -> date:
+    return moment.astimezone(settings().zone).date()
+
+
+@dg.sensor(
+    name="late_knowledge",
+    job=features_daily,
+    default_status=SENSOR_STATUS,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    description="Makes features again from the day on at whose end late or amended rows count as known; none earlier.",
+)
+def late_knowledge(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
+    """Reads the histories' commits after the cursor; news waits in the cursor until silver has taken it in."""
+    state: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"seen": {}, "waiting": []}
+    last = _day(now()) - timedelta(days=1)
+    news = [*map(Late.from_list, state["waiting"]), *_read(lake, state["seen"])]
+    assert context.repository_def is not None
+    graph = context.repository_def.asset_graph
+    looked = [(late, features_behind(context.instance, graph, late, last)) for late in news]
+    waiting = [late for late, behind in looked if behind is None]
+    reason = " ".join(f"{late.table}@{late.version}" for late, behind in looked if behind)
+    requests = requests_for_features([behind for _, behind in looked if behind], reason)
+    cursor = json.dumps({"seen": state["seen"], "waiting": [late.as_list() for late in waiting]})
+    said = f"{len(waiting)} changes wait for silver" if waiting else "no feature row is behind what is known"
+    return dg.SensorResult(requests, skip_reason=None if requests else said, cursor=cursor)
+
+
+LATE_SENSORS = [late_knowledge]
