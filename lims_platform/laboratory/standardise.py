@@ -13,7 +13,7 @@ import polars as pl
 
 from lims_platform.contracts.reference import Reference
 from lims_platform.contracts.source import LAB_RESULTS
-from lims_platform.laboratory.distinct import first_word, one_of, per_distinct
+from lims_platform.laboratory.distinct import first_word, one_of, per_distinct, translated
 from lims_platform.laboratory.limits import LIMIT_FIELDS, beyond, limits_for
 from lims_platform.laboratory.number_text import LOCALES
 from lims_platform.laboratory.ordered_tests import TEST_FIELDS, TestResolver, validity_epoch
@@ -244,7 +244,7 @@ def _answer(reference: Reference) -> dict[str, pl.Expr]:
                 ),
                 pl.when(reason == pl.col("unit_problem")).then("unit_detail"),
                 pl.when(reason == pl.col("fit")).then("fit_detail"),
-                reason.replace_strict(REASONS, default=None, return_dtype=pl.String),
+                translated(reason, REASONS),
             )
         ),
         "proposal": pl.when(one_of(reason, "unmapped_code", "ambiguous_code")).then("code_proposal")

@@ -331,3 +331,13 @@ def test_a_real_hospital() -> None:
     held = out.filter(pl.col("result_text") == "HOLD")
     assert held.height and set(held["reason"]) == {"not_done"}
     assert out.filter((pl.col("result_text") == "NEG") & (pl.col("value_code") != "NEGATIVE")).is_empty()
+
+
+def test_the_plan_streams_so_memory_does_not_follow_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    raw([{"result_value": "95", "test_code": "GLU", "result_unit": "mg/dL"}]).sink_parquet(path)
+    plan = standardise_lab_results(pl.scan_parquet(path), REFERENCE, {"lims": "point"}, None)
+    drawn = plan.show_graph(plan_stage="physical", engine="streaming", raw_output=True)
+    assert isinstance(drawn, str)
+    for holds_a_column in ("columnar-function", "in-memory", "sort"):
+        assert holds_a_column not in drawn
