@@ -45,8 +45,9 @@ def validity(bronze: pl.LazyFrame, per: Sequence[str] = ("event_date", "row_key"
     pass ``per=("row_key",)``.
     """
     keys = list(per)
-    # Nearly every key has one version; only the others pay for a sort and a window, the rest streams.
-    amended = bronze.filter(pl.col("row_version") > 1).select(keys).unique()
+    # Nearly every key has one version; only the others pay for a sort and a window, the rest streams. Their keys are
+    # collected, because a join of two plans may hold the long side in memory instead of the short one.
+    amended = bronze.filter(pl.col("row_version") > 1).select(keys).unique().collect(engine="streaming").lazy()
     single = bronze.join(amended, on=keys, how="anti", nulls_equal=True).with_columns(
         pl.lit(None, dtype=pl.Datetime("us", "UTC")).alias("known_to"), pl.lit(True).alias("is_current")
     )

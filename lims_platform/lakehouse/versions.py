@@ -73,9 +73,11 @@ def repeated(rows: pl.DataFrame) -> pl.Series:
 def live_rows(versions: pl.LazyFrame) -> pl.LazyFrame:
     """The rows that are true now: of each row_key the highest row_version, unless that is a delete.
 
-    Nearly every key has one version; only the others are grouped.
+    Nearly every key has one version; only the others are grouped, and collected at once: a join of two plans may hold the
+    long side in memory instead of the short one.
     """
-    newest = versions.filter(pl.col("row_version") > 1).group_by("row_key").agg(_newest=pl.col("row_version").max())
+    amended = versions.filter(pl.col("row_version") > 1).group_by("row_key").agg(_newest=pl.col("row_version").max())
+    newest = amended.collect(engine="streaming").lazy()
     return (
         versions.join(newest, on="row_key", how="left", maintain_order="left")
         .filter(pl.col("row_version") == pl.col("_newest").fill_null(1), pl.col("change") != "delete")
