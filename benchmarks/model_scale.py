@@ -30,6 +30,8 @@ from lims_platform.reporting.workbook import write_workbook
 from lims_platform.simulator.config import LabConfig
 
 TEST_AND_GAP_DAYS = 67
+#: A device has features once it has this much past, and its last week has no label yet.
+WARM_UP_DAYS = 37
 SIMULATED_DEVICES = 200
 
 
@@ -53,9 +55,13 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=None)
     options = parser.parse_args()
     config = LabConfig(
-        seed=options.seed, end=date(2025, 6, 30), days=options.days + TEST_AND_GAP_DAYS, devices=SIMULATED_DEVICES,
-        results_per_day=40 * SIMULATED_DEVICES, failures_per_device_year=4.0,
-    )  # fmt: skip
+        seed=options.seed,
+        end=date(2025, 6, 30),
+        days=options.days + TEST_AND_GAP_DAYS + WARM_UP_DAYS,
+        devices=SIMULATED_DEVICES,
+        results_per_day=40 * SIMULATED_DEVICES,
+        failures_per_device_year=4.0,
+    )
     frames = copied(load_frames(config, options.keep), options.devices)
     print(f"{frames.features.height:,} device-days of {options.devices:,} devices, {frames.failures.height:,} failures")
     frame = training_frame(frames.features, failure_labels(frames.features, frames.failures, config.end, config.timezone))

@@ -282,6 +282,12 @@ class FileSource:
 
 def _among(columns: list[str], values: dict[str, pl.Series] | None) -> pl.Expr:
     """Rows whose text in every column that is there is one of its ``values``; a null is one only of a null."""
-    there = {name: wanted.implode() for name, wanted in (values or {}).items() if name in columns}
-    tests = [pl.col(name).cast(pl.String, strict=False).is_in(wanted, nulls_equal=True) for name, wanted in there.items()]
+    tests: list[pl.Expr] = []
+    for name, wanted in (values or {}).items():
+        if name in columns:
+            text = pl.col(name).cast(pl.String, strict=False)
+            found = text.is_in(wanted.implode(), nulls_equal=True)
+            if wanted.null_count() == 0:  # statistics of a file's row groups spare those without any
+                found &= text.is_between(pl.lit(wanted.min(), pl.String), pl.lit(wanted.max(), pl.String))
+            tests.append(found)
     return pl.all_horizontal(True, *tests)
