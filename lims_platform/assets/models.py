@@ -7,9 +7,9 @@ import dagster as dg
 import polars as pl
 
 from lims_platform.assets.common import CODE_VERSION, ONE_RUN, OWNERS, column_schema, reads
+from lims_platform.assets.reports import plots
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
-from lims_platform.reporting import charts
 from lims_platform.reporting.model_charts import calibration, precision_recall
 from lims_platform.settings import settings
 
@@ -31,8 +31,8 @@ def told(turn: "Turn", lake: Lake, data_end: date) -> dg.MaterializeResult:
         )
         metadata |= {"version": turn.version, "mlflow_run_id": turn.run_id, "candidate": turn.model.candidate.name}
         curves, groups = turn.examined(pr_curve), turn.examined(calibration_table)
-        pictures = charts.markdown(precision_recall(curves), calibration(groups))
-        metadata |= {"gates": dg.MetadataValue.md(gates), "plots": dg.MetadataValue.md(pictures), **shown}
+        pictures = plots(precision_recall(curves), calibration(groups))
+        metadata |= {"gates": dg.MetadataValue.md(gates), "plots": pictures, **shown}
     return dg.MaterializeResult(metadata=metadata)
 
 

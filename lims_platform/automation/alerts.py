@@ -3,6 +3,7 @@
 import dagster as dg
 
 from lims_platform.assets.alerts import deliver_now, evaluate_now
+from lims_platform.automation.clocks import by_the_clock
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.reference import load_reference
 from lims_platform.settings import settings
@@ -13,13 +14,7 @@ alerts_job = dg.define_asset_job(
     description="Test every alert rule, open and resolve alerts, send what is new.",
 )
 
-alerts_schedule = dg.ScheduleDefinition(
-    name="alerts_schedule",
-    job=alerts_job,
-    cron_schedule="*/10 * * * *",
-    execution_timezone=settings().timezone,
-    description="Alerts, every ten minutes.",
-)
+alerts_schedule = by_the_clock(alerts_job, "*/10 * * * *", "Alerts, every ten minutes.")
 
 
 @dg.run_failure_sensor(

@@ -44,11 +44,11 @@ def day_chunks(lake: Lake, table: Table, first: date, last: date) -> Iterator[pl
 
 def judged_columns(table: Table) -> list[str]:
     """Columns whose values can break the contract; of the others only the dtype can, which needs no reading."""
-    return [
-        name
-        for name, column in table.schema.columns.items()
-        if column.checks or not column.nullable or name in (*table.key, table.partition)
-    ]
+    columns = table.schema.columns
+    if table.schema.checks:  # of whole rows: which columns they read is theirs to know
+        return list(columns)
+    keys = (*table.key, table.partition)
+    return [name for name, c in columns.items() if c.checks or c.unique or not c.nullable or name in keys]
 
 
 def contract_failures(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
@@ -86,7 +86,7 @@ def contract_check(table: Table) -> dg.AssetChecksDefinition:
     def contract(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
         first, last = run_days(dict(context.run.tags))
         judged = judged_columns(table)
-        values = pa.DataFrameSchema({name: table.schema.columns[name] for name in judged})
+        values = pa.DataFrameSchema({name: table.schema.columns[name] for name in judged}, checks=table.schema.checks)
         rows, doubled = 0, []
         failures = [contract_failures(lake.scan(table).head(0).collect(), table.schema)]
         for part in day_chunks(lake, table, first, last):

@@ -8,6 +8,7 @@ import sys
 
 import dagster as dg
 
+from lims_platform.automation.clocks import by_the_clock
 from lims_platform.settings import settings
 
 
@@ -29,13 +30,11 @@ def demo_lab() -> None:
     advance_demo_laboratory()
 
 
-demo_lab_lives_on = dg.ScheduleDefinition(
+demo_lab_lives_on = by_the_clock(
+    demo_lab,
+    "50 * * * *",
+    "Ten minutes before every reading the demo laboratory produces the last hour's results.",
     name="demo_lab_lives_on",
-    job=demo_lab,
-    cron_schedule="50 * * * *",
-    execution_timezone=settings().timezone,
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Ten minutes before every reading the demo laboratory produces the last hour's results.",
 )
 
 #: A laboratory with sources of its own, or in production, has neither.

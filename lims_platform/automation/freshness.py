@@ -11,6 +11,7 @@ from datetime import date, datetime, time, timedelta
 
 import dagster as dg
 
+from lims_platform.automation.clocks import by_the_clock
 from lims_platform.automation.plan import SCHEDULE_STATUS
 from lims_platform.automation.windows import Window, day_end, now
 from lims_platform.automation.written import Written, last_written
@@ -103,11 +104,10 @@ freshness_job = dg.define_asset_job(
     selection=dg.AssetSelection.checks(freshness),
     description="Evaluates every freshness check; writes nothing.",
 )
-freshness_schedule = dg.ScheduleDefinition(
-    name="freshness_schedule",
-    job=freshness_job,
-    cron_schedule="30 * * * *",
-    execution_timezone=settings().timezone,
-    default_status=SCHEDULE_STATUS,
-    description="Half past every hour: is the day there that should be there by now?",
+freshness_schedule = by_the_clock(
+    freshness_job,
+    "30 * * * *",
+    "Half past every hour: is the day there that should be there by now?",
+    SCHEDULE_STATUS,
+    "freshness_schedule",
 )

@@ -16,6 +16,7 @@ from lims_platform.alerting.desk import listing
 from lims_platform.assets.common import OWNERS
 from lims_platform.assets.health_facts import check_states, clock_states, failures, run_history
 from lims_platform.assets.reports import plots, report_asset
+from lims_platform.automation.clocks import by_the_clock
 from lims_platform.automation.deadlines import Deadline, deadlines
 from lims_platform.automation.plan import SCHEDULE_STATUS
 from lims_platform.automation.windows import now
@@ -135,11 +136,9 @@ health_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(KEY),
     description="Draws the pipeline-health page from what Dagster and the lake know; reads no source.",
 )
-health_schedule = dg.ScheduleDefinition(
-    name="pipeline_health_schedule",
-    job=health_job,
-    cron_schedule="40 * * * *",
-    execution_timezone=settings().timezone,
-    default_status=SCHEDULE_STATUS,
-    description="The pipeline-health page at twenty to every hour, ten minutes after the freshness checks.",
+health_schedule = by_the_clock(
+    health_job,
+    "40 * * * *",
+    "The pipeline-health page at twenty to every hour, ten minutes after the freshness checks.",
+    SCHEDULE_STATUS,
 )

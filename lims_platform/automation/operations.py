@@ -11,6 +11,7 @@ import dagster as dg
 
 from lims_platform.assets.common import asset_key
 from lims_platform.assets.operations import REPAIRED_DAYS
+from lims_platform.automation.clocks import by_the_clock
 from lims_platform.automation.pruning import prune
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.operations import RETENTION
@@ -120,13 +121,7 @@ def maintenance_weekly() -> None:
 
 
 def _at(job: Any, cron: str) -> dg.ScheduleDefinition:
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule",
-        job=job,
-        cron_schedule=cron,
-        execution_timezone=settings().timezone,
-        description=f"{job.description} Cron {cron}.",
-    )
+    return by_the_clock(job, cron, f"{job.description} Cron {cron}.")
 
 
 OPERATIONS_JOBS = [reconcile_nightly, reconcile_weekly, rebuild_days, maintenance_weekly]

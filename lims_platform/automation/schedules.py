@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
+from lims_platform.automation.clocks import by_the_clock
 from lims_platform.automation.demo import DEMO_SCHEDULES
 from lims_platform.automation.freshness import freshness_schedule
 from lims_platform.automation.jobs import ingest_hourly, tuning_monthly
@@ -67,13 +68,11 @@ def ingest_hourly_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.Run
 
 
 #: Tuned by the clock alone: limits that moved with every day's data could follow a drift.
-tuning_monthly_schedule = dg.ScheduleDefinition(
-    name="tuning_monthly_schedule",
-    job=tuning_monthly,
-    cron_schedule="0 5 1 * *",
-    execution_timezone=settings().timezone,
-    default_status=SCHEDULE_STATUS,
-    description="Patient-based QC tuned anew on the first of the month; the job can be started by hand before.",
+tuning_monthly_schedule = by_the_clock(
+    tuning_monthly,
+    "0 5 1 * *",
+    "Patient-based QC tuned anew on the first of the month; the job can be started by hand before.",
+    SCHEDULE_STATUS,
 )
 
 SCHEDULES = [ingest_hourly_schedule, tuning_monthly_schedule, freshness_schedule, *DEMO_SCHEDULES]

@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from lims_platform.assets.common import asset_key
+from lims_platform.assets.reports import plots
 from lims_platform.automation.checks import VALID_SHARE_GOAL
 from lims_platform.contracts.tables import TABLES
 from lims_platform.laboratory.scorecard import SHARES, shares_by
@@ -41,20 +42,20 @@ def share_result(rows: pl.DataFrame, trend: pl.DataFrame, share: str) -> dg.Asse
     below = sources.filter(pl.col(share) < VALID_SHARE_GOAL)
     days = shares_by(rows, "as_of_date", "source").filter(pl.col(share) < VALID_SHARE_GOAL)
     metadata: dict[str, Any] = {"rows": int(sources["rows"].sum()), "days_below": days["as_of_date"].n_unique()}
-    metadata |= {f"share/{source}": float(value) for source, value in sources.select("source", share).iter_rows()}
+    shares = {str(source): float(value) for source, value in sources.select("source", share).iter_rows()}
+    metadata |= {f"share/{source}": value for source, value in shares.items()}
     if rows.is_empty():
         metadata["outcome"] = "not evaluable: no results on these days"
     if (worst := worst_groups(rows, share)).height:
         metadata["worst"] = dg.MetadataValue.md(markdown_table(worst))
     if trend.height:
-        metadata["trend"] = dg.MetadataValue.md(charts.markdown(charts.share_trend(trend, share, VALID_SHARE_GOAL), scale=1))
+        metadata["trend"] = plots(charts.share_trend(trend, share, VALID_SHARE_GOAL), scale=1)
     return dg.AssetCheckResult(
         asset_key=asset_key(SCORECARD.name),
         check_name=share,
         passed=below.is_empty(),
         severity=dg.AssetCheckSeverity.WARN,
-        description=", ".join(f"{source}: {value:.2%}" for source, value in sources.select("source", share).iter_rows())
-        or None,
+        description=", ".join(f"{source}: {value:.2%}" for source, value in shares.items()) or None,
         metadata=metadata,
     )
 

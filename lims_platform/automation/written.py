@@ -26,6 +26,9 @@ UNFINISHED = [
 ]
 
 
+_MADE: Literal[dg.DagsterEventType.ASSET_MATERIALIZATION] = dg.DagsterEventType.ASSET_MATERIALIZATION
+
+
 @dataclass(frozen=True)
 class Written:
     """The last materialisation of an asset, or of one of its days."""
@@ -34,16 +37,18 @@ class Written:
     run_id: str
 
 
+def _last_ids(instance: dg.DagsterInstance, key: dg.AssetKey, days: Collection[date]) -> dict[str, int]:
+    """Storage id of the last materialisation of each of ``days``, by partition key."""
+    partitions = {day.isoformat() for day in days}
+    return dict(instance.get_latest_storage_id_by_partition(key, _MADE, partitions)) if partitions else {}
+
+
 def last_written(instance: dg.DagsterInstance, key: dg.AssetKey, days: Collection[date]) -> dict[date, Written]:
     """The last materialisation of each of ``days`` of a daily asset; a day never written is absent."""
-    kind: Literal[dg.DagsterEventType.ASSET_MATERIALIZATION] = dg.DagsterEventType.ASSET_MATERIALIZATION
-    partitions = {day.isoformat() for day in days}
-    if not partitions:
-        return {}
-    ids = instance.get_latest_storage_id_by_partition(key, kind, partitions)
+    ids = _last_ids(instance, key, days)
     if not ids:
         return {}
-    records = instance.get_asset_event_summary_records(kind, asset_key=key, storage_ids=list(ids.values()), limit=len(ids))
+    records = instance.get_asset_event_summary_records(_MADE, asset_key=key, storage_ids=list(ids.values()), limit=len(ids))
     by_id = {
         record.storage_id: Written(datetime.fromtimestamp(record.timestamp, UTC), record.run_id or "") for record in records
     }
@@ -52,11 +57,10 @@ def last_written(instance: dg.DagsterInstance, key: dg.AssetKey, days: Collectio
 
 def last_versions(instance: dg.DagsterInstance, key: dg.AssetKey, days: Collection[date]) -> dict[date, dict[str, int]]:
     """Of each of ``days`` ever written, the table versions its last materialisation tells: its own and its inputs'."""
-    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    ids = instance.get_latest_storage_id_by_partition(key, kind, {day.isoformat() for day in days}) if days else {}
+    ids = _last_ids(instance, key, days)
     if not ids:
         return {}
-    wanted = dg.EventRecordsFilter(kind, asset_key=key, storage_ids=list(ids.values()))
+    wanted = dg.EventRecordsFilter(_MADE, asset_key=key, storage_ids=list(ids.values()))
     found: dict[date, dict[str, int]] = {}
     for record in instance.event_log_storage.get_event_records(wanted, limit=len(ids)):
         made = record.asset_materialization

@@ -79,6 +79,10 @@ class Snapshot:
         scan = self._lake.scan(self._table, version=self._version)
         return scan.filter(pl.col("source") == self._source).with_columns(base_key())
 
+    def _rows_of(self, keys: pl.DataFrame, name: str) -> pl.LazyFrame:
+        """Every version whose ``name``, base_key or row_key, is among the keys."""
+        return self.rows().filter(_between(keys[name])).join(keys.lazy(), on=name, how="semi")
+
     def live(self, which: pl.Expr) -> pl.DataFrame:
         """Live rows among the versions ``which`` selects, in LIVE_COLUMNS and base_key."""
         return live_rows(self.rows().filter(which).select(*LIVE_COLUMNS, "base_key")).collect()
@@ -89,21 +93,17 @@ class Snapshot:
 
     def live_of(self, keys: pl.DataFrame) -> pl.DataFrame:
         """Live rows of the base keys, on any day, conflicts included."""
-        near = self.rows().filter(_between(keys["base_key"]))
-        named = near.select(*LIVE_COLUMNS, "base_key").join(keys.lazy(), on="base_key", how="semi")
-        return live_rows(named).collect()
+        return live_rows(self._rows_of(keys, "base_key").select(*LIVE_COLUMNS, "base_key")).collect()
 
     def stored(self, keys: pl.DataFrame, names: list[str]) -> pl.DataFrame:
         """The source's own key columns of the base keys, as they stand in any version."""
-        near = self.rows().filter(_between(keys["base_key"]))
-        return near.join(keys.lazy(), on="base_key", how="semi").select(names).collect()
+        return self._rows_of(keys, "base_key").select(names).collect()
 
     def last_versions(self, keys: pl.DataFrame) -> pl.DataFrame:
         """row_key, before, before_known: the highest version of the row keys that ever lived, and when it was known."""
         if self.is_new or keys.is_empty():
             return pl.DataFrame(schema={"row_key": pl.String(), "before": pl.Int32(), "before_known": UTC})
-        near = self.rows().filter(_between(keys["row_key"]))
-        past = near.join(keys.lazy(), on="row_key", how="semi").group_by("row_key")
+        past = self._rows_of(keys, "row_key").group_by("row_key")
         return past.agg(before=pl.col("row_version").max(), before_known=pl.col("known_from").max()).collect()
 
     def versions(self, wanted: pl.DataFrame, columns: list[str]) -> pl.DataFrame:

@@ -33,8 +33,8 @@ TIE = 0.02
 #: Least slope of a calibration: a strictly increasing map even for a model that knows nothing.
 FLATTEST = 0.05
 
-#: With more rows than this a tree of a forest grows on so many drawn ones, and candidates are compared on as many: the
-#: choice does not change, and ten thousand devices train in minutes.
+#: With more rows than this a tree of a forest grows on so many drawn ones, and candidates are compared on as many, so that
+#: ten thousand devices train in minutes. What the other rows would have added was not measured.
 LARGE = 100_000
 
 RULE = (

@@ -16,7 +16,7 @@ import polars as pl
 
 from lims_platform.reporting import charts
 from lims_platform.reporting import health_figures as figures
-from lims_platform.reporting.pages import STYLE, html_table
+from lims_platform.reporting.pages import STYLE, html_table, put
 
 if TYPE_CHECKING:
     import altair as alt
@@ -41,7 +41,8 @@ _RUN_COLOURS = {"SUCCESS": "#92c5de", "FAILURE": "#b2182b", "CANCELED": "#bbbbbb
 class Health:
     """Everything the page shows, as known at ``now``; frames have the forms of ``health_figures``.
 
-    alerts: unresolved rows of gold/alerts. jobs, row_tables: names that are shown though nothing is known of them.
+    alerts: unresolved rows of gold/alerts, the gravest and newest first (``alerting.desk.listing``). jobs, row_tables: names
+    that are shown though nothing is known of them.
     """
 
     now: datetime
@@ -181,10 +182,8 @@ def _tables(health: Health) -> list[tuple[str, pl.DataFrame, str]]:
         last_failure="kind", run="failed_run", why="words",
     )  # fmt: skip
     checks = health.check_states.select("state", "table", "check", evaluated=_clock(health, "at"), run="run_id", why="words")
-    gravest = {name: i for i, name in enumerate(charts.RISK_COLOURS)}
-    alerts = health.alerts.sort(
-        pl.col("severity").replace_strict(gravest, return_dtype=pl.Int8), "opened_at", descending=[False, True]
-    ).select("severity", "state", "rule", "message", opened=_clock(health, "opened_at"), run="dagster_run_id")
+    opened = _clock(health, "opened_at")
+    alerts = health.alerts.select("severity", "state", "rule", "message", opened=opened, run="dagster_run_id")
     clocks = health.clocks.select(state="status", name="name", last_tick=_clock(health, "tick_at"), tick="tick", why="error")
     failed = ["state", "job", "last_failure", "why", "run", "failed_at", "runs_7d", "success_7d", "runs_30d", "success_30d"]
     wrong = pl.col("state").is_in(["late", "never", "failing", "failed lately", "failed", "warning"])
@@ -237,9 +236,4 @@ def health_page(health: Health, pictures: list[alt.Chart]) -> str:
 
 def write_health(html: str, day: date, folder: Path) -> Path:
     """Write pipeline_health.html of the day, replacing the one of an hour ago in one step; returns the file."""
-    target = folder / "health" / day.isoformat() / "pipeline_health.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_suffix(".part")
-    beside.write_text(html)
-    beside.replace(target)
-    return target
+    return put(folder / "health" / day.isoformat() / "pipeline_health.html", html.encode())

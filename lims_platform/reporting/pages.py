@@ -116,21 +116,22 @@ def drift_page(report: pl.DataFrame, lookback: pl.DataFrame, day: date) -> str:
     )
 
 
+def put(path: Path, content: bytes) -> Path:
+    """Write a file beside its place and move it there: a reader sees the old one or the new one whole. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(path.suffix + ".part")
+    beside.write_bytes(content)
+    beside.replace(path)
+    return path
+
+
 def write_drift(report: pl.DataFrame, lookback: pl.DataFrame, day: date, folder: Path) -> list[Path]:
     """Write drift_report.json, .html and two PNGs for the day; returns the files."""
     target = folder / "drift" / day.isoformat()
-    target.mkdir(parents=True, exist_ok=True)
     contents: dict[str, bytes] = {
         "drift_report.json": json.dumps(drift_json(report, lookback, day), indent=2, default=str).encode(),
         "drift_report.html": drift_page(report, lookback, day).encode(),
         "drift_devices.png": charts.png(charts.drift_devices(report)),
         "drift_analytes.png": charts.png(charts.drift_analytes(report)),
     }
-    files = []
-    for name, content in contents.items():
-        path = target / name
-        beside = path.with_suffix(path.suffix + ".part")
-        beside.write_bytes(content)
-        beside.replace(path)
-        files.append(path)
-    return files
+    return [put(target / name, content) for name, content in contents.items()]

@@ -14,7 +14,7 @@ import polars as pl
 
 from lims_platform.laboratory.westgard_rules import RULES
 from lims_platform.reporting import charts
-from lims_platform.reporting.pages import STYLE, html_table
+from lims_platform.reporting.pages import STYLE, html_table, put
 
 if TYPE_CHECKING:
     import altair as alt
@@ -142,7 +142,4 @@ def qc_page(
 
 def write_qc(html: str, day: date, folder: Path) -> Path:
     """Write qc_page.html of the day; returns the file."""
-    target = folder / "qc" / day.isoformat() / "qc_page.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html)
-    return target
+    return put(folder / "qc" / day.isoformat() / "qc_page.html", html.encode())

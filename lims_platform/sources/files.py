@@ -77,7 +77,7 @@ class FileSource:
             try:
                 if suffix in _CSV:
                     for layout, raw in self._csv(path, table, entry, place, only):
-                        yield layout, raw.lazy().filter(_among(raw.columns, among)).collect()
+                        yield layout, raw if among is None else raw.filter(_among(raw.columns, among))
                 elif suffix in _LINES + _JSON + _PARQUET:
                     yield self._scan(path, suffix, table, window, only, among)
                 else:
@@ -167,7 +167,8 @@ class FileSource:
         if suffix in _PARQUET and window is not None:
             near = self._near(layout, schema, window)
             scan = scan if near is None else scan.filter(near)
-        raw = scan.select(**{c: pl.col(s) for c, s in wanted.items()}).filter(_among(list(wanted), among))
+        raw = scan.select(**{c: pl.col(s) for c, s in wanted.items()})
+        raw = raw if among is None else raw.filter(_among(list(wanted), among))
         return layout, raw.collect(engine="streaming")
 
     def _near(self, layout: Layout, schema: pl.Schema, window: DayWindow) -> pl.Expr | None:
@@ -280,10 +281,10 @@ class FileSource:
         return found
 
 
-def _among(columns: list[str], values: dict[str, pl.Series] | None) -> pl.Expr:
+def _among(columns: list[str], values: dict[str, pl.Series]) -> pl.Expr:
     """Rows whose text in every column that is there is one of its ``values``; a null is one only of a null."""
     tests: list[pl.Expr] = []
-    for name, wanted in (values or {}).items():
+    for name, wanted in values.items():
         if name in columns:
             text = pl.col(name).cast(pl.String, strict=False)
             found = text.is_in(wanted.implode(), nulls_equal=True)

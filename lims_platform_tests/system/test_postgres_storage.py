@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +11,7 @@ import pytest
 
 from lims_platform.automation.postgres import LocalPostgresEventLogStorage
 from lims_platform_tests.servers import postgres_database, postgres_server  # noqa: F401
+from lims_platform_tests.slot_holders import assert_only_a_killed_holder_frees_its_slot
 
 Make = Callable[[int], LocalPostgresEventLogStorage]
 
@@ -46,26 +43,9 @@ def test_two_runs_that_are_first_to_use_a_pool_both_go_on(make: Make) -> None:
     assert (info.limit, info.slot_count) == (3, 3), "another default limit reaches pools that are known"
 
 
-def _claim_and_wait(base: str, address: str, ready: Connection) -> None:
-    storage = LocalPostgresEventLogStorage(base, address)
-    ready.send(storage.claim_concurrency_slot("lake/a", "first", "step").is_claimed)
-    signal.pause()
-
-
 def test_a_killed_holder_frees_its_slot_and_a_living_one_does_not(make: Make, tmp_path: Path) -> None:
     storage = make(1)
-    storage.set_concurrency_slots("lake/a", 1)
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    holder = context.Process(target=_claim_and_wait, args=(str(tmp_path), storage.postgres_url, there))
-    holder.start()
-    assert here.recv() is True
-    assert not storage.claim_concurrency_slot("lake/a", "second", "step").is_claimed
-    assert holder.pid is not None
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join()
-    assert storage.claim_concurrency_slot("lake/a", "second", "step").is_claimed
-    assert not storage.claim_concurrency_slot("lake/a", "third", "step").is_claimed, "this process lives"
+    assert_only_a_killed_holder_frees_its_slot(storage, LocalPostgresEventLogStorage, str(tmp_path), storage.postgres_url)
 
 
 @pytest.mark.parametrize("assigned", ["nobody", "a run that died before it took the slot"])

@@ -1,34 +1,14 @@
 """A pool's slot is held by the living and freed by the death of its holder, however it died."""
 
-import multiprocessing
-import os
-import signal
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lims_platform.automation.event_log import BatchedSqliteEventLogStorage
-
-
-def _claim_and_wait(base: str, ready: Connection) -> None:
-    storage = BatchedSqliteEventLogStorage(base)
-    ready.send(storage.claim_concurrency_slot("lake/a", "first", "step").is_claimed)
-    signal.pause()
+from lims_platform_tests.slot_holders import assert_only_a_killed_holder_frees_its_slot
 
 
 def test_a_killed_holder_frees_its_slot_and_a_living_one_does_not(tmp_path: Path) -> None:
     storage = BatchedSqliteEventLogStorage(str(tmp_path))
-    storage.set_concurrency_slots("lake/a", 1)
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    holder = context.Process(target=_claim_and_wait, args=(str(tmp_path), there))
-    holder.start()
-    assert here.recv() is True
-    assert not storage.claim_concurrency_slot("lake/a", "second", "step").is_claimed
-    assert holder.pid is not None
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join()
-    assert storage.claim_concurrency_slot("lake/a", "second", "step").is_claimed
-    assert not storage.claim_concurrency_slot("lake/a", "third", "step").is_claimed, "this process lives"
+    assert_only_a_killed_holder_frees_its_slot(storage, BatchedSqliteEventLogStorage, str(tmp_path))
 
 
 def test_a_step_given_the_slot_but_killed_before_it_took_it_blocks_nobody(tmp_path: Path) -> None:
