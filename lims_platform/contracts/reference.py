@@ -229,15 +229,16 @@ VALUE_CODES = ReferenceTable(
         _text("text", "As written; case, accents and underscores do not matter", required=True),
         _text(
             "match",
-            "exact: the whole text; contains: anywhere in a text that is nothing else; target: an organism beside a code",
+            "exact: the whole text; contains: anywhere in a text that is nothing else; target: an organism beside a code; "
+            "behind: a remark behind a number that leaves it as it is",
             required=True,
-            allowed=("exact", "contains", "target"),
+            allowed=("exact", "contains", "target", "behind"),
         ),
         _text(
             "kind",
             "What the text is",
             required=True,
-            allowed=("coded", "ordinal", "not_done", "instrument_error", "missing", "target"),
+            allowed=("coded", "ordinal", "not_done", "instrument_error", "missing", "target", "remark"),
         ),
         _text("code", "Code of a coded or ordinal result, or of a target"),
         _number("rank", "Rank of an ordinal result"),

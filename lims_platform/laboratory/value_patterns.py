@@ -5,6 +5,8 @@ Here: constants and one escape. Not here: words a laboratory may add (value_code
 
 from __future__ import annotations
 
+from lims_platform.laboratory.number_text import NUMBER
+
 #: A longer text is not a result; it is not even looked at, so a field of 10 MB costs nothing.
 MAX_LENGTH = 200
 TOO_LONG = "\x00"
@@ -21,9 +23,11 @@ NINES = r"^\s*(?:9{4,}(?:[.,][90]+)?|9{3,}[.,]9+)\s*$"
 SHORT_NINES = r"^\s*999(?:[.,]0+)?\s*$"
 ERROR_CODE = r"(?i)^(?:err(?:or)?|e|flag|code)[ :#._-]*[0-9]{1,5}$|^[*#@x?!=_~-]{2,}$"
 #: An abnormal flag behind a number.
-FLAG = r"[(\[]?(?:h{1,2}|l{1,2}|a{1,2}|high|low|crit|critical|abn|abnormal|\*{1,3}|!{1,2}|[↑↓]{1,2})[)\]]?"
+FLAG = r"[(\[]?\*?(?:h{1,2}|l{1,2}|a{1,2}|high|low|crit|critical|panic|abn|abnormal|\*{1,3}|!{1,2}|[↑↓]{1,2})[)\]]?"
 #: The same in front of it; a bare "A" is no flag there, it may begin a word.
 FLAG_BEFORE = r"(?:(?:h{1,2}|l{1,2}|high|low|crit|critical|abn|abnormal)(?: ?[:;,=]| ) ?|(?:\*{1,3}|!{1,2}|[↑↓]{1,2}) ?)"
+#: The reference interval some systems print in brackets behind a number.
+INTERVAL = rf"[(\[](?:(?:ref(?:erence)?|normal|norm)[.:]? ?)?{NUMBER} ?(?:-|to|bis) ?{NUMBER}[)\]]"
 #: "+1" is a number of base excess and the first rank on a test strip: only the test decides.
 PLUS = r"^\+ ?([1-4])$"
 #: "No protein detected" is a negative, whatever was looked for; a second negation or a comparison makes it unclear.
@@ -64,7 +68,7 @@ POWERS = {f"10{str(n).translate(_SUPERSCRIPT)}": f"10^{n}" for n in range(-12, 1
 #: Full-width forms (East Asian input) and Arabic-Indic digits with their marks: other shapes of the same characters.
 SHAPES = {chr(0xFEE0 + c): chr(c) for c in range(0x21, 0x7F)} | {
     chr(zero + k): str(k) for zero in (0x0660, 0x06F0) for k in range(10)
-} | {"\u066b": ".", "\u066c": "'", "\u2044": "/", "\u2215": "/", "\u2236": ":"}  # fmt: skip
+} | {"\u066b": ".", "\u066c": "'", "\u2044": "/", "\u2215": "/", "\u2236": ":", "ß": "ss"}  # fmt: skip
 
 
 def escape(word: str) -> str:

@@ -52,6 +52,9 @@ class Words:
         self._targets = codes.filter(pl.col("match") == "target").select(word="folded", target="code")
         contains = [escape(w) for w in codes.filter(pl.col("match") == "contains")["folded"].to_list()]
         self.contains = r"(?i)\b(?:" + "|".join(contains) + ")" if contains else r"$^"
+        behind = [escape(w) for w in codes.filter(pl.col("match") == "behind")["folded"].to_list()]
+        #: A remark behind a number that leaves it as it is ("5.2 corrected").
+        self.remark = r"(?i)[ ,;:(\[]*\b(?:" + "|".join(behind) + r")[)\].]*$" if behind else r"$^"
         signs = reference.comparator_words.with_columns(
             folded=made_plain(pl.col("text")).str.to_uppercase()
         ).sort(pl.col("folded").str.len_chars(), "folded", descending=True)  # fmt: skip

@@ -16,6 +16,7 @@ from lims_platform.laboratory.value_patterns import (
     ERROR_CODE,
     FLAG,
     FLAG_BEFORE,
+    INTERVAL,
     MAX_LENGTH,
     MONTH_NUMBER,
     MONTH_TEXT,
@@ -29,7 +30,7 @@ from lims_platform.laboratory.value_patterns import (
     TOO_LONG,
     escape,
 )
-from lims_platform.laboratory.value_words import Words
+from lims_platform.laboratory.value_words import Words, as_word
 
 VALUE_FIELDS: dict[str, pl.DataType] = {
     "value_kind": pl.String(),
@@ -81,7 +82,7 @@ class Grammar:
             rf"(?: ?(?P<tail>[a-z%#/°µμ\[{{(*!↑↓,;=:+][^<>≤≥]{{0,40}}?))??(?: ?,? ?(?P<behind>{after}))?$"
         )
         self._titre = (
-            rf"(?i)^(?P<sign>{before})? ?1 ?(?P<mark>[:/]) ?(?P<first>[0-9]{{1,7}})(?: ?(?P<tail>[a-z(,;].{{0,30}}))?$"
+            rf"(?i)^(?P<sign>{before})? ?1 ?(?P<mark>[:/]|in ) ?(?P<first>[0-9]{{1,7}})(?: ?(?P<tail>[a-z(,;].{{0,30}}))?$"
         )
 
     def parse(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -113,8 +114,8 @@ class Grammar:
         return pl.concat([done.select(kept), *[p.select(kept) for p in parts]]).sort("__row__").select(*VALUE_FIELDS)
 
     def _with_tail(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Reads what stands behind a number: a flag, a unit, or a code in brackets; tail_ok is false for anything
-        else.
+        """Reads what stands behind a number: a flag, a unit, a code, a reference interval, a remark; tail_ok is false for
+        anything else.
         """
         titre = pl.col("titre").struct
         tail = (
@@ -122,25 +123,37 @@ class Grammar:
             .then(pl.col("number").struct.field("tail"))
             .otherwise(titre.field("tail"))
         )
-        tail = tail.str.strip_chars()
+        tail = tail.str.replace(INTERVAL, " ").str.strip_chars().str.replace(self._words.remark, "").str.strip_chars()
         unflagged = (
             tail.str.replace(rf"(?i)^{FLAG}$", "").str.replace(rf"(?i)^{FLAG} ", "").str.replace(rf"(?i) {FLAG}$", "")
+        ).str.strip_chars()
+        # "copies/mL detected": a unit and a code
+        pair = unflagged.str.extract_groups(r"^(?P<unit>[^ ,(]+)[ ,]+\(?(?P<word>[^()]+)\)?$").struct
+        frame = frame.with_columns(
+            tail=tail,
+            unit_text=unflagged,
+            tail_word=tail.str.to_uppercase().str.strip_chars(" ,;:=()[]"),
+            pair_unit=pair.field("unit"),
+            pair=as_word(pair.field("word")),
         )
-        frame = frame.with_columns(tail.alias("tail"), unflagged.str.strip_chars().alias("unit_text")).with_columns(
-            fold_unit(pl.col("unit_text")).alias("folded"),
-            pl.col("tail").str.to_uppercase().str.strip_chars(" ,;:=()[]").alias("tail_word"),
+        frame = self._words.lookup(frame, "pair", "pair")
+        is_pair = (pl.col("pair_kind") == "coded").fill_null(False)
+        frame = frame.with_columns(
+            unit_text=pl.when(is_pair).then("pair_unit").otherwise("unit_text"),
+            tail_word=pl.when(is_pair).then("pair").otherwise("tail_word"),
+            folded=fold_unit(pl.when(is_pair).then("pair_unit").otherwise("unit_text")),
+            is_pair=is_pair,
         )
         frame = frame.join(self._units, on="folded", how="left", maintain_order="left")
         frame = self._words.lookup(frame, "tail_word", "tail")
+        is_unit = pl.col("is_unit").fill_null(False)
         # a code on either side of the number is one statement; two of them are two; "5.2 HIGH" is a flag
         coded = (pl.col("tail_kind") == "coded") & pl.col("head_code").is_null() & (pl.col("unit_text") != "")
+        coded = coded.fill_null(False) & (is_unit == pl.col("is_pair"))
         return frame.with_columns(
-            tail_ok=pl.col("tail").is_null()
-            | (pl.col("unit_text") == "")
-            | pl.col("is_unit").fill_null(False)
-            | coded.fill_null(False),
-            value_unit=pl.when(pl.col("is_unit") & (pl.col("unit_text") != "")).then("unit_text"),
-            number_code=pl.coalesce("head_code", pl.when(coded & pl.col("is_unit").is_null()).then("tail_code")),
+            tail_ok=pl.col("tail").is_null() | (pl.col("unit_text") == "") | (is_unit & ~pl.col("is_pair")) | coded,
+            value_unit=pl.when(is_unit & (pl.col("unit_text") != "")).then("unit_text"),
+            number_code=pl.coalesce("head_code", pl.when(coded).then("tail_code")),
         )
 
     def _read(self, frame: pl.DataFrame, locale: str) -> pl.DataFrame:
