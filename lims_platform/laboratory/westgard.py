@@ -58,10 +58,14 @@ def violations(
     one run or consecutive of one series. 10x: ten consecutive of one series on one side of the mean. 7T: seven of one
     series, each higher (or each lower) than the one before. A run of controls that goes on violating a rule across
     runs gives a row for each further measurement. ``runs_involved``: the times of every measurement the rule counted,
-    the first of them ``first_run_at``. Cost: a sort and a few passes, O(n log n). ValueError for an unknown rule.
+    the first of them ``first_run_at``. Cost: a sort and a few passes, O(n log n). ValueError for an unknown rule, and
+    naming the column that is missing or no datetime.
     """
     empty = TABLES["westgard_violations"].empty()
     wanted = chosen(rules)
+    _check_columns(runs)
+    if runs.is_empty():
+        return empty
     rows = _ordered(runs, run_gap, series_gap, calendar)
     if rows.is_empty() or not wanted:
         return empty
@@ -73,6 +77,16 @@ def violations(
     # two measurements of one level at the same moment: the one further out speaks for both
     out = out.sort(pl.col("z").abs(), descending=True).unique([*_LEVEL, "rule", "run_at"], keep="first")
     return out.select(empty.columns).cast(empty.schema).sort("run_at", *_LEVEL, "rule")
+
+
+def _check_columns(runs: pl.DataFrame) -> None:
+    absent = [name for name in (*_LEVEL, "run_at", "z") if name not in runs.columns]
+    if absent:
+        raise ValueError(f"control runs: column {absent[0]} is missing")
+    dtype = runs.schema["run_at"]
+    # a frame of no rows may not know that its times are times
+    if dtype != pl.Datetime and not runs.is_empty():
+        raise ValueError(f"control runs: column run_at is {dtype}, not a datetime")
 
 
 def _ordered(runs: pl.DataFrame, run_gap: timedelta, series_gap: timedelta, calendar: str) -> pl.DataFrame:

@@ -193,3 +193,12 @@ def test_what_cannot_be_judged_is_left_out():
     rows = [("A", "x", "L1", "r1", 0, float("nan")), ("A", "x", "L1", "r2", 1, 4.0)]
     assert _rules(_runs(rows)) == {("1-2s", "L1", 1), ("1-3s", "L1", 1)}
     assert violations(_runs([])).height == 0
+
+
+def test_a_frame_that_cannot_be_judged_at_all_says_why():
+    runs = pl.DataFrame({"device_id": ["A"], "loinc_code": ["K"], "qc_level": ["1"], "run_at": [None], "z": [1.0]})
+    with pytest.raises(ValueError, match="column z is missing"):
+        violations(runs.drop("z"))
+    with pytest.raises(ValueError, match="column run_at is String, not a datetime"):
+        violations(runs.with_columns(run_at=pl.lit("2025-01-01 08:00")))
+    assert violations(pl.DataFrame({name: [] for name in runs.columns})).is_empty()
