@@ -36,16 +36,23 @@ def told(turn: "Turn", lake: Lake, data_end: date) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata=metadata)
 
 
+def model_asset(name: str, description: str) -> dict[str, Any]:
+    """Arguments of ``dg.asset`` that every model shares."""
+    return {
+        "key": ["models", name],
+        "group_name": "models",
+        "description": f"{description}, champion if it passes its gates.",
+        "kinds": {"scikitlearn", "mlflow", "onnx"},
+        "owners": [OWNERS["models"]],
+        "tags": {"layer": "models"},
+        "code_version": CODE_VERSION,
+        "backfill_policy": ONE_RUN,
+        "metadata": {"dagster/column_schema": column_schema(TABLES["model_ledger"])},
+    }
+
+
 @dg.asset(
-    key=["models", "device_failure_model"],
-    group_name="models",
-    description="Trained on every mature day, examined on the last 60, champion if it passes its gates.",
-    kinds={"scikitlearn", "mlflow", "onnx"},
-    owners=[OWNERS["models"]],
-    tags={"layer": "models"},
-    code_version=CODE_VERSION,
-    backfill_policy=ONE_RUN,
-    metadata={"dagster/column_schema": column_schema(TABLES["model_ledger"])},
+    **model_asset("device_failure_model", "Trained on every mature day, examined on the last 60"),
     ins={"features": reads("device_failure_features"), "logs": reads("device_metrics_normalized")},
 )
 def device_failure_model(
@@ -75,15 +82,7 @@ def device_failure_model(
 
 
 @dg.asset(
-    key=["models", "contamination_model"],
-    group_name="models",
-    description="P(contaminated) of a batch sample; trained on confirmed samples, champion if it passes its gates.",
-    kinds={"scikitlearn", "mlflow", "onnx"},
-    owners=[OWNERS["models"]],
-    tags={"layer": "models"},
-    code_version=CODE_VERSION,
-    backfill_policy=ONE_RUN,
-    metadata={"dagster/column_schema": column_schema(TABLES["model_ledger"])},
+    **model_asset("contamination_model", "P(contaminated) of a batch sample; trained on confirmed samples"),
     ins={"samples": reads("sample_measurements")},
 )
 def contamination_model(
