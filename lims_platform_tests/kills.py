@@ -26,18 +26,20 @@ RUN_RECORDS = ("gold/model_ledger", "models/model_ledger")
 
 @dataclass(frozen=True)
 class Shot:
-    """One kill: at the N-th commit (``during``, ``after``), event batch (``events``), or after N/10 seconds (``clock``)."""
+    """One kill: at the N-th write (``during`` it, ``before`` its commit, ``after`` it) or event batch (``events``), or after
+    N/10 seconds (``clock``)."""
 
     moment: str
     number: int
 
 
 def shots(count: int, seed: int, commits: int, seconds: float) -> list[Shot]:
-    """Moments in turn: during a commit, between commit and event, in the middle of an event batch, anywhere by the clock."""
+    """Moments in turn: during a write, between its files and its commit, between commit and event, in the middle of an event
+    batch, anywhere by the clock."""
     rng = random.Random(seed)
     made = []
     for i in range(count):
-        moment = ("during", "after", "clock", "events")[i % 4]
+        moment = ("during", "before", "after", "clock", "events")[i % 5]
         if moment == "clock":
             made.append(Shot(moment, rng.randrange(1, int(seconds * 10))))
         else:

@@ -1,8 +1,8 @@
 """A run that kills itself: ``python -m lims_platform_tests.victim MOMENT N -- dagster arguments``.
 
-The platform's own code and Dagster's own command, with SIGKILL sent at the N-th commit to the lake: ``during`` it (a thread
-shoots while the commit runs), or ``after`` it (before Dagster has written any event of it); or ``events``: half way through
-the N-th batch of events. Only tests and benchmarks start it.
+The platform's own code and Dagster's own command, with SIGKILL sent at the N-th write to the lake: ``during`` it (a thread
+shoots while it runs), ``before`` its commit (its files are there and no version names them), or ``after`` it (before Dagster
+has written any event of it); or ``events``: half way through the N-th batch of events. Only tests and benchmarks start it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def deadly(original: Callable[..., Any], moment: str, fatal: int, counted: list[
     def call(*args: Any, **kwargs: Any) -> Any:
         counted[0] += 1
         is_it = counted[0] == fatal
+        if is_it and moment == "before":
+            die()
         if is_it and moment == "during":
             threading.Thread(target=shoot).start()
         result = original(*args, **kwargs)
@@ -65,16 +67,17 @@ def main(arguments: list[str]) -> None:
     from dagster._cli import create_dagster_cli
 
     from lims_platform.automation.event_log import BatchedSqliteEventLogStorage as Storage
-    from lims_platform.lakehouse.lake import Lake
-    from lims_platform.lakehouse.snapshot import Snapshot
+    from lims_platform.lakehouse import lake, snapshot
 
     moment, fatal, command = arguments[0], int(arguments[1]), arguments[arguments.index("--") + 1 :]
     if moment == "events":
         Storage.index_transaction = half_a_batch(Storage.index_transaction, fatal)  # type: ignore[method-assign]
+    elif moment == "before":
+        lake.commit_files = snapshot.commit_files = deadly(lake.commit_files, moment, fatal, [0])  # type: ignore[attr-defined]
     elif moment != "never":
         counted = [0]
-        Lake.replace = deadly(Lake.replace, moment, fatal, counted)  # type: ignore[method-assign]
-        Snapshot.append = deadly(Snapshot.append, moment, fatal, counted)  # type: ignore[method-assign]
+        lake.Lake.replace = deadly(lake.Lake.replace, moment, fatal, counted)  # type: ignore[method-assign]
+        snapshot.Snapshot.append = deadly(snapshot.Snapshot.append, moment, fatal, counted)  # type: ignore[method-assign]
     create_dagster_cli()(args=command)
 
 

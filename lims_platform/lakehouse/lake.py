@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-from deltalake import ColumnProperties, DeltaTable, WriterProperties
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import Schema
 
 from lims_platform.contracts.base import Table
+from lims_platform.lakehouse.data_files import Commit, DataFile, Span, commit_files, discard, write_files
 
 T = TypeVar("T")
 
@@ -80,13 +82,31 @@ def conform(frame: pl.LazyFrame, table: Table) -> pl.LazyFrame:
     return frame.select(list(expected))
 
 
-def file_properties(table: Table) -> WriterProperties:
-    """How a table's Parquet files are written: no dictionary where nearly every value is another one.
+def stored_schema(delta: DeltaTable, table: Table, *, may_grow: bool) -> Schema:
+    """The schema a commit leaves behind: the stored one, and behind it what only the contract has where it ``may_grow``.
 
-    Building dictionaries that are then given up took a third of the time of a bronze write.
+    ContractError where types differ, or where it may not grow and would have to: the log would hide what the files hold.
     """
-    unique = [name for name in ("row_key", "row_digest", "result_id") if name in table.dtypes]
-    return WriterProperties(column_properties={name: ColumnProperties(dictionary_enabled=False) for name in unique})
+    stored = delta.schema()
+    types = {field.name: field.type for field in stored.fields}
+    wanted = Schema.from_arrow(table.empty().to_arrow().schema).fields
+    new = [field for field in wanted if field.name not in types]
+    problems = [
+        f"{field.name}: stored as {types[field.name].type}, the contract says {field.type.type}"
+        for field in wanted
+        if field.name in types and types[field.name] != field.type
+    ]
+    problems += [] if may_grow else [f"{field.name}: not stored yet" for field in new]
+    if problems:
+        raise ContractError(f"{table.path}: {'; '.join(problems)}. Migrate the lake (docs/operations.md)")
+    return Schema([*stored.fields, *new]) if new else stored
+
+
+def _span(table: Table, first: date | None, last: date | None) -> Span:
+    """Filter of the table's partitions; empty where it is meant as a whole."""
+    if table.partition is None or first is None or last is None:
+        return []
+    return [(table.partition, ">=", first.isoformat()), (table.partition, "<=", last.isoformat())]
 
 
 class Lake:
@@ -141,25 +161,40 @@ class Lake:
         when another writer committed these days meanwhile: the caller starts again from its reads, because ``frame`` may be
         out of date.
         """
-        options: dict[str, object] = {"schema_mode": "merge", "writer_properties": file_properties(table)}
-        if table.partition is not None:
-            if first is None or last is None:
-                raise ValueError(f"{table.path} is written by days: first and last are required")
-            options["predicate"] = f"{table.partition} >= '{first}' AND {table.partition} <= '{last}'"
+        if table.partition is not None and (first is None or last is None):
+            raise ValueError(f"{table.path} is written by days: first and last are required")
         ready = conform(frame, table)
         delta = self.create_if_absent(table)
+        before, schema = self._files(delta, table, first, last), delta.schema()
+        what = Commit(stored_schema(delta, table, may_grow=True), _span(table, first, last))
+
+        def is_unchanged(newest: DeltaTable) -> bool:
+            return newest.schema() == schema and self._files(newest, table, first, last) == before
+
         with writing(table):
-            ready.sink_delta(delta, mode="overwrite", delta_write_options=options)
-        return int(delta.version())
+            written = write_files(self.path(table), table.partition, ready)
+            self._refuse_strange(table, written, first, last)
+            return commit_files(self.path(table), table.partition, written, what, is_unchanged)
+
+    @staticmethod
+    def _refuse_strange(table: Table, written: list[DataFile], first: date | None, last: date | None) -> None:
+        """LakeWriteError, and the files are gone, where one holds rows of a day outside the range."""
+        if table.partition is None or first is None or last is None:
+            return
+        strange = [file.day for file in written if file.day is None or not first <= file.day <= last]
+        if strange:
+            discard(written)
+            days = ", ".join(sorted(str(day) for day in strange)[:5])
+            raise LakeWriteError(f"{table.path}: cannot be written: rows dated {days}, outside {first} to {last}")
 
     def files(self, table: Table, version: int | None, first: date | None = None, last: date | None = None) -> set[str]:
         """Data files of the table's days at a version: equal sets hold equal rows."""
         delta = self.open(table, version)
-        if delta is None:
-            return set()
-        if table.partition is None or first is None or last is None:
-            return set(delta.file_uris())
-        return set(delta.file_uris([(table.partition, ">=", first.isoformat()), (table.partition, "<=", last.isoformat())]))
+        return set() if delta is None else self._files(delta, table, first, last)
+
+    @staticmethod
+    def _files(delta: DeltaTable, table: Table, first: date | None, last: date | None) -> set[str]:
+        return set(delta.file_uris(_span(table, first, last) or None))
 
     def rows_by_day(self, table: Table, version: int | None = None) -> pl.DataFrame:
         """Rows of every day of a table with days: day, rows, in order; from the transaction log, no data file is opened."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable
 
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.source import UTC
-from lims_platform.lakehouse.lake import Lake, file_properties, writing
+from lims_platform.lakehouse.data_files import Commit, commit_files, write_files
+from lims_platform.lakehouse.lake import Lake, stored_schema, writing
 from lims_platform.lakehouse.versions import base_key, live_rows
 
 LIVE_COLUMNS = (
@@ -124,24 +125,26 @@ class Snapshot:
         Raises CommitFailedError when one of the days was committed after the pin (blind appends would never conflict), and
         LakeWriteError.
         """
-        counted = [(self._app(day), self._delta.transaction_version(self._app(day)) or 0) for day in days]
         told = {"dagster_run_id": run_id, "source": self._source}
         if changes.height:
             moment = pl.col("known_from").min().dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
             known = changes.group_by(pl.col("event_date").cast(pl.String)).agg(moment).sort("event_date")
             told[_KNOWN_FROM] = json.dumps(dict(known.iter_rows()))
-        properties = CommitProperties(
-            app_transactions=[Transaction(app, count + 1) for app, count in counted], custom_metadata=told
-        )
+        counts = {app: self._delta.transaction_version(app) or 0 for app in map(self._app, days)}
+        schema = stored_schema(self._delta, self._table, may_grow=False)
+        what = Commit(schema, transactions={app: count + 1 for app, count in counts.items()}, told=told)
+        files = set(self._delta.file_uris())
+
+        def is_unchanged(newest: DeltaTable) -> bool:
+            """No other merge of these days, nothing rewritten: a blind append would not notice either."""
+            same_days = all((newest.transaction_version(app) or 0) == count for app, count in counts.items())
+            return same_days and files <= set(newest.file_uris()) and newest.schema() == schema
+
+        folder, partition = self._lake.path(self._table), self._table.partition
         with writing(self._table):
-            write_deltalake(
-                self._delta,
-                changes,
-                mode="append",
-                commit_properties=properties,
-                writer_properties=file_properties(self._table),
-            )
-        self._version = int(self._delta.version())
+            written = write_files(folder, partition, changes.lazy()) if changes.height else []
+            self._version = commit_files(folder, partition, written, what, is_unchanged)
+            self._delta = DeltaTable(str(folder), version=self._version)
         return self._version
 
 

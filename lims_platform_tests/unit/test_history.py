@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from lims_platform.contracts.extract import EXTRACT_COLUMNS, DayWindow
 from lims_platform.contracts.source import BATCH_RESULTS, SourceTable
+from lims_platform.lakehouse.data_files import DataFile
 from lims_platform.lakehouse.history import History, HistoryPolicy, MergeResult, Reading, VanishedRowsError
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.versions import live_rows
@@ -189,15 +191,15 @@ def test_the_loser_of_two_writers_reads_again_and_adds_nothing(tmp_path: Path, m
 
     first, second = new_history(tmp_path), new_history(tmp_path)
     source = Source([(f"S{i}", 0, 7.0, 0) for i in range(10)])
-    real, raced = module.write_deltalake, []
+    real, raced = module.write_files, []
 
-    def raced_write(*args: object, **kwargs: object) -> None:
+    def raced_write(*args: Any) -> list[DataFile]:
         if not raced:
             raced.append(True)
             load(second, source, 4, 1)
-        real(*args, **kwargs)  # type: ignore[arg-type]
+        return real(*args)
 
-    monkeypatch.setattr(module, "write_deltalake", raced_write)
+    monkeypatch.setattr(module, "write_files", raced_write)
     (result,) = load(first, source, 4, 0)
     assert result.counts["inserts"] == 0 and bronze(first).height == 10
 
