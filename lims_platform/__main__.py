@@ -100,7 +100,9 @@ def summary(settings: Settings) -> int:
 
 
 def leak_scan(settings: Settings) -> int:
-    """Look for every raw identifier of the sources in every byte the platform wrote; exit 1 if one is found."""
+    """Look for every raw identifier of the sources in every byte the platform wrote; exit 1 if one is found, or if anything
+    could not be read: it might hold one.
+    """
     from lims_platform.assets.door import Door
     from lims_platform.contracts.source import SOURCE_TABLES
     from lims_platform.lakehouse.lake import Lake
@@ -114,7 +116,7 @@ def leak_scan(settings: Settings) -> int:
             for domain, values in sources.identifiers(table).items():
                 wanted.setdefault(domain, set()).update(values)
     report = scan(settings.data_dir, wanted, exclude=[settings.data_dir / "demo", settings.reference_dir])
-    hits = list(report.hits.iter_rows(named=True))
+    hits, unread = list(report.hits.iter_rows(named=True)), list(report.unreadable)
     print(f"identifiers looked for: {report.identifiers:,}; files: {report.files:,}; bytes read: {report.bytes_read:,}")
     on_servers = {
         "LIMS_DAGSTER_DATABASE": settings.dagster_database,
@@ -127,10 +129,14 @@ def leak_scan(settings: Settings) -> int:
                 found = scan(Path(folder), wanted)
             print(f"{name}: {len(tables)} tables; bytes read: {found.bytes_read:,}")
             hits += [{**row, "path": f"{name} {row['path']}"} for row in found.hits.iter_rows(named=True)]
+            unread += [f"{name} {words}" for words in found.unreadable]
     print(f"hits: {sum(row['count'] for row in hits)}")
     for row in hits:
         print(f"  {row['path']} {row['where']}: {row['count']} of domain {row['domain']}")
-    return 1 if hits else 0
+    print(f"could not be read: {len(unread)}")
+    for words in unread:
+        print(f"  {words}")
+    return 1 if hits or unread else 0
 
 
 def alerts(settings: Settings, action: str, name: str, note: str | None, everything: bool) -> int:

@@ -196,6 +196,11 @@ class Settings(BaseSettings):
         return self.data_dir / "catalog.duckdb"
 
     @property
+    def audit_path(self) -> Path:
+        """The audit trail."""
+        return self.data_dir / "audit" / "audit.jsonl"
+
+    @property
     def hl7_spool(self) -> Path:
         """Where the HL7 listener keeps what it acknowledged, sealed."""
         return self.data_dir / "spool" / "hl7"

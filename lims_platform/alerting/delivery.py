@@ -23,7 +23,7 @@ from lims_platform.alerting.rules import Rule
 from lims_platform.alerting.sending import Sender, SendError, send_with_retry
 from lims_platform.alerting.store import append, read, update
 from lims_platform.alerting.targets import Target
-from lims_platform.contracts.alerts import ALERT_DELIVERIES, ALERTS
+from lims_platform.contracts.alerts import ALERT_DELIVERIES, ALERTS, MESSAGE_EVENTS
 from lims_platform.lakehouse.digest import row_digests
 from lims_platform.lakehouse.lake import Lake
 
@@ -32,8 +32,9 @@ LOG = logging.getLogger(__name__)
 CLAIM = timedelta(minutes=10)
 #: A message its target has not accepted within this time has failed for good.
 GIVE_UP = timedelta(hours=24)
-_UTC = pl.Datetime("us", "UTC")
-_LOGGED = ["alert_id", "rule", "target", "notification_id"]
+UTC_TIME = pl.Datetime("us", "UTC")
+#: What a row of the log is about.
+LOGGED = ["alert_id", "rule", "target", "notification_id"]
 
 Clock = Callable[[], datetime]
 
@@ -61,9 +62,10 @@ class Claim:
 
 
 def standings(log: pl.DataFrame) -> pl.DataFrame:
-    """Per alert and target the last event of its log: alert_id, target, notification_id, event, at, reason, first_tried."""
+    """Per alert and target how its message stands: alert_id, target, notification_id, event, at, reason, first_tried."""
     return (
-        log.sort("at", pl.col("event") != "sending", maintain_order=True)
+        log.filter(pl.col("event").is_in(MESSAGE_EVENTS))
+        .sort("at", pl.col("event") != "sending", maintain_order=True)
         .group_by("alert_id", "target", maintain_order=True)
         .agg(pl.col("notification_id", "event", "at", "reason").last(), first_tried=pl.col("at").first())
     )
@@ -77,11 +79,11 @@ def due(alerts: pl.DataFrame, log: pl.DataFrame, receivers: pl.DataFrame, now: d
     """
     wanted = alerts.filter(pl.col("delivery") == "pending").select("alert_id", "rule", "opened_at")
     state = wanted.join(receivers, on="rule").join(standings(log), on=["alert_id", "target"], how="left")
-    crashed = (pl.col("event") == "sending") & (pl.col("at") <= pl.lit(now - CLAIM).cast(_UTC))
-    deferred = (pl.col("event") == "deferred") & (pl.col("at") < pl.lit(started).cast(_UTC))
+    crashed = (pl.col("event") == "sending") & (pl.col("at") <= pl.lit(now - CLAIM).cast(UTC_TIME))
+    deferred = (pl.col("event") == "deferred") & (pl.col("at") < pl.lit(started).cast(UTC_TIME))
     return (
         state.filter(pl.col("event").is_null() | crashed | deferred)
-        .with_columns(repeat=crashed.fill_null(False), first_tried=pl.coalesce("first_tried", pl.lit(now).cast(_UTC)))
+        .with_columns(repeat=crashed.fill_null(False), first_tried=pl.coalesce("first_tried", pl.lit(now).cast(UTC_TIME)))
         .sort("opened_at", "rule", "target", "notification_id", "alert_id", nulls_last=True)
     )
 
@@ -91,9 +93,9 @@ def _receivers(rules: Sequence[Rule], targets: Mapping[str, list[Target]]) -> pl
     return pl.DataFrame(rows, schema={"rule": pl.String, "target": pl.String}, orient="row").unique(maintain_order=True)
 
 
-def _events(rows: pl.DataFrame, at: datetime, event: str, reason: str | None = None) -> pl.DataFrame:
+def log_events(rows: pl.DataFrame, at: datetime, event: str, reason: str | None = None) -> pl.DataFrame:
     """Log rows of alerts (alert_id, rule, target, notification_id)."""
-    full = rows.with_columns(at=pl.lit(at).cast(_UTC), event=pl.lit(event), reason=pl.lit(reason, pl.String))
+    full = rows.with_columns(at=pl.lit(at).cast(UTC_TIME), event=pl.lit(event), reason=pl.lit(reason, pl.String))
     identity = row_digests(full, ["alert_id", "target", "notification_id", "event", "at"])
     return full.with_columns(event_id=identity).select(list(ALERT_DELIVERIES.dtypes))
 
@@ -115,7 +117,7 @@ def deliver(
     started, outcomes = clock(), {"sent": 0, "deferred": 0, "failed": 0}
     while (claim := _claim(lake, rules, targets, receivers, clock(), started)) is not None:
         event, reason = _sent(claim, dagster_url, sender, clock)
-        _log(lake, _events(claim.log_rows, clock(), event, reason))
+        write_log(lake, log_events(claim.log_rows, clock(), event, reason))
         outcomes[event] += 1
     update(lake, ALERTS, lambda alerts: reported(alerts, read(lake, ALERT_DELIVERIES), rules, receivers))
     return outcomes
@@ -153,7 +155,7 @@ def _claim(
         number = batch.group_by("rule", "target").agg(ids=pl.col("alert_id").sort().str.join(","))
         new = row_digests(number, ["rule", "target", "ids"])[0]
         batch = batch.with_columns(pl.col("notification_id").fill_null(new))
-        return _events(batch.select(_LOGGED), now, "sending")
+        return log_events(batch.select(LOGGED), now, "sending")
 
     append(lake, ALERT_DELIVERIES, build)
     if batch.is_empty():
@@ -162,10 +164,11 @@ def _claim(
     rule = next(r for r in rules if r.name == batch["rule"][0])
     target = next(t for group in targets.values() for t in group if t.name == batch["target"][0])
     first_tried = batch.select(pl.col("first_tried").min()).item()
-    return Claim(rule, target, alerts, batch.select(_LOGGED), bool(batch["repeat"].any()), first_tried)
+    return Claim(rule, target, alerts, batch.select(LOGGED), bool(batch["repeat"].any()), first_tried)
 
 
-def _log(lake: Lake, rows: pl.DataFrame) -> None:
+def write_log(lake: Lake, rows: pl.DataFrame) -> None:
+    """Add finished rows to gold/alert_deliveries."""
     append(lake, ALERT_DELIVERIES, lambda _: rows)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pydantic import SecretStr
@@ -26,6 +27,14 @@ class Target:
 
     name: str
     address: SecretStr | None
+
+    @property
+    def keeps_incidents(self) -> bool:
+        """Whether a message opens an incident of its own, to be acknowledged and resolved: PagerDuty does, unless the
+        address folds all messages into one incident (dedup) or says itself what they do (action).
+        """
+        parts = urlsplit(self.address.get_secret_value() if self.address else "")
+        return parts.scheme == "pagerduty" and not {"dedup", "action"} & parse_qs(parts.query).keys()
 
 
 def load_targets(path: Path | None) -> dict[str, list[Target]]:

@@ -8,6 +8,7 @@ import dagster as dg
 from lims_platform.alerting.conditions import CONDITIONS
 from lims_platform.alerting.delivery import deliver
 from lims_platform.alerting.desk import Report, evaluate_alerts
+from lims_platform.alerting.incidents import follow
 from lims_platform.alerting.rules import read_rules
 from lims_platform.alerting.targets import load_targets
 from lims_platform.assets.common import CODE_VERSION, ONE_RUN, OWNERS, asset_key, column_schema
@@ -32,9 +33,11 @@ def evaluate_now(
 
 
 def deliver_now(lake: Lake, reference: Reference) -> dict[str, int]:
-    """Send what is pending; messages by outcome."""
+    """Send what is pending, then acknowledge and resolve what was sent; messages and incidents by outcome."""
     targets = load_targets(settings().alert_targets)
-    return deliver(lake, read_rules(reference.alert_rules), targets, settings().dagster_url)
+    messages = deliver(lake, read_rules(reference.alert_rules), targets, settings().dagster_url)
+    told = {f"incidents_{state}": count for state, count in follow(lake, targets).items()}
+    return {f"messages_{outcome}": count for outcome, count in messages.items()} | told
 
 
 def _alert_asset(name: str, **extra: Any) -> dict[str, Any]:
@@ -82,8 +85,7 @@ def alerts(
 
 @dg.asset(**_alert_asset("alert_deliveries", deps=[asset_key("alerts")]))
 def alert_deliveries(lake: dg.ResourceParam[Lake], reference: dg.ResourceParam[Reference]) -> dg.MaterializeResult:
-    outcomes = deliver_now(lake, reference)
-    return dg.MaterializeResult(metadata={f"messages_{outcome}": count for outcome, count in outcomes.items()})
+    return dg.MaterializeResult(metadata=deliver_now(lake, reference))
 
 
 ALERT_ASSETS = [alerts, alert_deliveries]

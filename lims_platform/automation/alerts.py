@@ -11,6 +11,7 @@ from lims_platform.settings import settings
 alerts_job = dg.define_asset_job(
     "alerts",
     selection=dg.AssetSelection.groups("alerts"),
+    tags={"dagster/priority": "10"},  # before whatever else waits for a place
     description="Test every alert rule, open and resolve alerts, send what is new.",
 )
 

@@ -12,7 +12,6 @@ from datetime import date, datetime, time, timedelta
 import dagster as dg
 
 from lims_platform.automation.clocks import by_the_clock
-from lims_platform.automation.plan import SCHEDULE_STATUS
 from lims_platform.automation.windows import Window, day_end, now
 from lims_platform.automation.written import Written, last_written
 from lims_platform.contracts.tables import TABLES
@@ -108,6 +107,5 @@ freshness_schedule = by_the_clock(
     freshness_job,
     "30 * * * *",
     "Half past every hour: is the day there that should be there by now?",
-    SCHEDULE_STATUS,
     "freshness_schedule",
 )

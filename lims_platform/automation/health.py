@@ -18,7 +18,6 @@ from lims_platform.assets.health_facts import check_states, clock_states, failur
 from lims_platform.assets.reports import plots, report_asset
 from lims_platform.automation.clocks import by_the_clock
 from lims_platform.automation.deadlines import Deadline, deadlines
-from lims_platform.automation.plan import SCHEDULE_STATUS
 from lims_platform.automation.windows import now
 from lims_platform.automation.written import last_written_whole
 from lims_platform.contracts.base import Table
@@ -140,5 +139,4 @@ health_schedule = by_the_clock(
     health_job,
     "40 * * * *",
     "The pipeline-health page at twenty to every hour, ten minutes after the freshness checks.",
-    SCHEDULE_STATUS,
 )

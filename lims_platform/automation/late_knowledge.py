@@ -21,8 +21,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from lims_platform.automation.clocks import SENSOR_STATUS
 from lims_platform.automation.jobs import features_daily
-from lims_platform.automation.plan import SENSOR_STATUS
 from lims_platform.automation.sensors import WATCHED
 from lims_platform.automation.windows import now
 from lims_platform.automation.written import last_versions, span_request

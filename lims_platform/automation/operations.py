@@ -3,7 +3,7 @@
 Here: what runs when, and each table's pool. Not here: comparing, compacting, pruning.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -11,8 +11,10 @@ import dagster as dg
 
 from lims_platform.assets.common import asset_key
 from lims_platform.assets.operations import REPAIRED_DAYS
-from lims_platform.automation.clocks import by_the_clock
+from lims_platform.automation.clocks import CAN_WAIT, SENSOR_STATUS, by_the_clock
+from lims_platform.automation.keeping import BY_THE_CLOCK, announce, keep_house, may_delete
 from lims_platform.automation.pruning import prune
+from lims_platform.automation.windows import now
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.operations import RETENTION
 from lims_platform.contracts.tables import TABLES
@@ -32,6 +34,7 @@ def _reconcile(name: str, days: int, description: str) -> Any:
         name,
         selection=dg.AssetSelection.assets(REPORT),
         config={"ops": {_CONFIG_KEY: {"config": {"days": days}}}},
+        tags=CAN_WAIT,
         description=description,
     )
 
@@ -47,6 +50,7 @@ rebuild_days = dg.define_asset_job(
     # not the features: those from the repair's knowledge day on follow by themselves (late_knowledge), none earlier
     selection=dg.AssetSelection.groups("silver", "operations") | dg.AssetSelection.assets(["reports", "duckdb_catalog"]),
     partitions_def=DAILY,
+    tags=CAN_WAIT,
     description="Silver and operational marts of days whose bronze a reconciliation repaired.",
 )
 
@@ -59,7 +63,10 @@ def stretches(days: list[date]) -> list[tuple[date, date]]:
 
 
 @dg.asset_sensor(
-    asset_key=REPORT, job=rebuild_days, description="Rebuilds silver and marts of the days a reconciliation repaired."
+    asset_key=REPORT,
+    job=rebuild_days,
+    default_status=SENSOR_STATUS,
+    description="Rebuilds silver and marts of the days a reconciliation repaired.",
 )
 def repaired_days_sensor(context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry) -> dg.SensorResult:
     made = asset_event.asset_materialization
@@ -83,6 +90,20 @@ def catalogue_first(lake: dg.ResourceParam[Lake]) -> None:
     build_catalog(lake, TABLES.values(), settings().catalog_path)
 
 
+@dg.op(
+    description="Says in the audit trail what the rules in force let go. What was not announced for a week stays.",
+    ins={"ready": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+)
+def notice(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> None:
+    would_go = keep_house(settings(), context.instance, lake, dry_run=True)
+    announce(settings(), would_go, BY_THE_CLOCK)
+    if may_delete(settings()):
+        context.log.info(f"announced a week ago or more; now goes: {would_go}")
+    else:
+        context.log.warning(f"nothing goes yet, the rules are new; the run of next week removes: {would_go}")
+
+
 def upkeep_op(table: Table) -> dg.OpDefinition:
     """Compaction, retention and vacuum of one table, in the table's pool: never beside an overwrite of it."""
 
@@ -95,7 +116,7 @@ def upkeep_op(table: Table) -> dg.OpDefinition:
     )
     def run(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> None:
         rule = retention(load_table(settings().reference_dir, RETENTION), table, settings().today)
-        done = upkeep(lake, table, rule, settings().keep_versions_days, dry_run=False)
+        done = upkeep(lake, table, rule, settings().keep_versions_days, dry_run=not may_delete(settings()))
         context.log.info(str(done))
 
     return run
@@ -103,20 +124,24 @@ def upkeep_op(table: Table) -> dg.OpDefinition:
 
 @dg.op(description="Old runs, their events and logs, and dated report folders.", ins={"ready": dg.In(dg.Nothing)})
 def prune_records(context: dg.OpExecutionContext) -> None:
-    before = datetime.now(UTC) - timedelta(days=settings().keep_runs_days)
-    gone = prune(context.instance, before, dry_run=False)
+    dry_run = not may_delete(settings())
+    gone = prune(context.instance, now() - timedelta(days=settings().keep_runs_days), dry_run=dry_run)
     context.log.info(f"{len(gone.runs)} runs, {gone.bytes:,} bytes; {gone.kept} old runs hold a newest state and stay")
     rules = load_table(settings().reference_dir, RETENTION)
-    pages = expired_reports(settings().report_dir, rules, settings().today, dry_run=False)
+    pages = expired_reports(settings().report_dir, rules, settings().today, dry_run=dry_run)
     context.log.info(f"{len(pages)} report folders")
 
 
 UPKEEP_OPS = [upkeep_op(table) for table in TABLES.values()]
 
 
-@dg.job(description="Compaction, retention, vacuum of every table; old runs, logs and reports pruned. SPEC: keeping.")
+@dg.job(
+    tags=CAN_WAIT,
+    description="Compaction, retention, vacuum of every table; old runs, logs and reports pruned. By rules announced in the "
+    "audit trail a week before; until then it only says what would go. SPEC: keeping.",
+)
 def maintenance_weekly() -> None:
-    ready = catalogue_first()
+    ready = notice(ready=catalogue_first())
     prune_records(ready=[op(ready=ready) for op in UPKEEP_OPS])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from lims_platform.automation.clocks import SENSOR_STATUS
 from lims_platform.automation.conditions import follows_inputs, late_changes, once_due
 from lims_platform.automation.windows import Window
 from lims_platform.settings import settings
@@ -105,11 +106,6 @@ def with_conditions(assets: Sequence[Any]) -> list[Any]:
 
     return list(dg.map_asset_specs(planned, assets))
 
-
-#: In production automation runs once the daemon does; in the demo a person switches it on.
-IN_PRODUCTION = settings().environment == "production"
-SENSOR_STATUS = dg.DefaultSensorStatus.RUNNING if IN_PRODUCTION else dg.DefaultSensorStatus.STOPPED
-SCHEDULE_STATUS = dg.DefaultScheduleStatus.RUNNING if IN_PRODUCTION else dg.DefaultScheduleStatus.STOPPED
 
 #: One sensor for all of the plan: seven would read the same event log seven times a minute.
 data_starts = dg.AutomationConditionSensorDefinition(

@@ -11,11 +11,10 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
-from lims_platform.automation.clocks import by_the_clock
+from lims_platform.automation.clocks import SCHEDULE_STATUS, by_the_clock
 from lims_platform.automation.demo import DEMO_SCHEDULES
 from lims_platform.automation.freshness import freshness_schedule
 from lims_platform.automation.jobs import ingest_hourly, tuning_monthly
-from lims_platform.automation.plan import SCHEDULE_STATUS
 from lims_platform.automation.windows import day_end, last_days
 from lims_platform.automation.written import last_written, span_request, unfinished_runs
 from lims_platform.contracts.tables import TABLES
@@ -72,7 +71,6 @@ tuning_monthly_schedule = by_the_clock(
     tuning_monthly,
     "0 5 1 * *",
     "Patient-based QC tuned anew on the first of the month; the job can be started by hand before.",
-    SCHEDULE_STATUS,
 )
 
 SCHEDULES = [ingest_hourly_schedule, tuning_monthly_schedule, freshness_schedule, *DEMO_SCHEDULES]

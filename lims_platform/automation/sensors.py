@@ -17,8 +17,9 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from lims_platform.assets.door import Door
+from lims_platform.automation.clocks import SENSOR_STATUS
 from lims_platform.automation.jobs import ingest_hourly
-from lims_platform.automation.plan import SENSOR_STATUS, data_starts
+from lims_platform.automation.plan import data_starts
 from lims_platform.automation.windows import now
 from lims_platform.automation.written import last_written, span_request
 from lims_platform.contracts.bronze import BRONZE_TABLES

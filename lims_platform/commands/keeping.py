@@ -9,16 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lims_platform.privacy.audit import AuditTrail
 from lims_platform.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
-
-    from lims_platform.privacy.audit import AuditTrail
 
 
 class CommandError(RuntimeError):
@@ -55,38 +53,27 @@ def open_instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def _trail(settings: Settings) -> AuditTrail:
-    from lims_platform.privacy.audit import AuditTrail
-
-    return AuditTrail(settings.data_dir / "audit" / "audit.jsonl")
-
-
 def maintain(settings: Settings, given: argparse.Namespace) -> int:
     """The upkeep of every table, then runs and reports; the catalogue first, because its views name files."""
     import polars as pl
 
-    from lims_platform.automation.pruning import prune
-    from lims_platform.contracts.operations import RETENTION
+    from lims_platform.automation.keeping import BY_HAND, announce, keep_house
     from lims_platform.contracts.tables import TABLES
     from lims_platform.lakehouse.catalog import build_catalog
     from lims_platform.lakehouse.lake import Lake
-    from lims_platform.lakehouse.maintenance import expired_reports, retention, upkeep, upkeep_frame
-    from lims_platform.lakehouse.reference import load_table
+    from lims_platform.lakehouse.maintenance import upkeep_frame
 
-    lake, rules = Lake(settings.lake_dir), load_table(settings.reference_dir, RETENTION)
-    tables = lake.existing(TABLES.values())
-    kept = {table.path: retention(rules, table, settings.today) for table in tables}
+    lake, instance = Lake(settings.lake_dir), open_instance()
+    done = keep_house(settings, instance, lake, dry_run=True)
     if not given.dry_run:
+        announce(settings, done, BY_HAND)
         build_catalog(lake, TABLES.values(), settings.catalog_path)
-    done = [upkeep(lake, table, kept[table.path], settings.keep_versions_days, dry_run=given.dry_run) for table in tables]
+        done = keep_house(settings, instance, lake, dry_run=False)
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=140, tbl_hide_dataframe_shape=True):
-        print(upkeep_frame(done))
-    before = datetime.now(UTC) - timedelta(days=settings.keep_runs_days)
-    gone = prune(open_instance(), before, dry_run=given.dry_run)
-    pages = expired_reports(settings.report_dir, rules, settings.today, dry_run=given.dry_run)
-    verb = "would go" if given.dry_run else "went"
-    print(f"runs that {verb}: {len(gone.runs)} ({gone.bytes:,} bytes); old runs kept, a table's newest state: {gone.kept}")
-    print(f"report folders that {verb}: {len(pages)}")
+        print(upkeep_frame(done.tables))
+    verb, runs = "would go" if given.dry_run else "went", done.runs
+    print(f"runs that {verb}: {len(runs.runs)} ({runs.bytes:,} bytes); old runs kept, a table's newest state: {runs.kept}")
+    print(f"report folders that {verb}: {done.pages}")
     return 0
 
 
@@ -149,7 +136,7 @@ def rotate_key(settings: Settings, given: argparse.Namespace) -> int:
 
     if not given.runs_are_dead:
         _refuse_while_running(open_instance())
-    trail, lake = _trail(settings), Lake(settings.lake_dir)
+    trail, lake = AuditTrail(settings.audit_path), Lake(settings.lake_dir)
     trail.append("rotate-key", "all tables", given.reason, "begun")
     done = rotate(settings, lake, print)
     build_catalog(lake, TABLES.values(), settings.catalog_path)
@@ -180,7 +167,7 @@ def reidentify(settings: Settings, given: argparse.Namespace) -> int:
         key_of(given.pseudonym)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    trail, door = _trail(settings), Door(settings, Lake(settings.lake_dir))
+    trail, door = AuditTrail(settings.audit_path), Door(settings, Lake(settings.lake_dir))
     trail.append("reidentify", given.pseudonym, given.reason, "asked")
     found: set[tuple[str, str]] = set()
     for table in SOURCE_TABLES.values():
@@ -196,7 +183,7 @@ def reidentify(settings: Settings, given: argparse.Namespace) -> int:
 
 def audit_verify(settings: Settings, given: argparse.Namespace) -> int:
     """Say whether the chain holds."""
-    verdict = _trail(settings).verify()
+    verdict = AuditTrail(settings.audit_path).verify()
     print(f"{verdict.entries} sound entries; head {verdict.head}")
     if verdict.problem is not None:
         print(verdict.problem, file=sys.stderr)

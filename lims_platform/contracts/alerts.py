@@ -12,7 +12,9 @@ from lims_platform.contracts.gold import RISK_LEVELS
 
 STATES = ["open", "acknowledged", "resolved"]
 DELIVERIES = ["pending", "held", "sent", "partly_sent", "failed", "not_configured"]
-DELIVERY_EVENTS = ["sending", "sent", "deferred", "failed"]
+MESSAGE_EVENTS = ["sending", "sent", "deferred", "failed"]
+#: What a receiver that keeps incidents was told of one it had opened.
+INCIDENT_EVENTS = ["acknowledged", "resolved"]
 
 
 class Alerts(pa.DataFrameModel):
@@ -55,8 +57,11 @@ class AlertDeliveries(pa.DataFrameModel):
     rule: str = column("Rule of alert_rules.csv")
     target: str = column("Channel and number of the target within it, e.g. email/1; never the address")
     alert_id: str = column("Alert the message speaks of")
-    event: str = column("sending, sent, deferred (to the next evaluation) or failed (for good)", isin=DELIVERY_EVENTS)
-    reason: str = column("Why it was deferred or failed", nullable=True)
+    event: str = column(
+        "sending, sent, deferred (to the next evaluation), failed (for good); acknowledged, resolved: the target was told",
+        isin=[*MESSAGE_EVENTS, *INCIDENT_EVENTS],
+    )
+    reason: str = column("Why it was deferred or failed, or why the target could not be told", nullable=True)
 
     class Config:
         name = "alert_deliveries"

@@ -1,6 +1,6 @@
 """The audit trail: who did what to protected data, when and why, each line chained to the one before by its hash.
 
-Here: appending and verifying. Not here: what is audited. A line never holds a raw identifier.
+Here: appending, reading and verifying. Not here: what is audited. A line never holds a raw identifier.
 
 An edited, removed or inserted line breaks the chain at that line. Lines cut off at the end leave no trace in the chain: note
 ``head`` somewhere else (every audited command prints it) and compare.
@@ -83,6 +83,18 @@ class AuditTrail:
         with self.path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             return self._check(file)
+
+    def entries(self, action: str) -> list[dict[str, object]]:
+        """Entries of one action, oldest first. Raises AuditError where the trail is broken: it proves nothing then."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            verdict = self._check(file)
+            if verdict.problem is not None:
+                raise AuditError(f"{self.path}: {verdict.problem}")
+            file.seek(0)
+            return [entry for line in file if (entry := json.loads(line))["action"] == action]
 
     @staticmethod
     def _drop_torn_line(file: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ Run it in a process of its own: closing a file another connection of the same pr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,9 @@ class LeakReport:
 
     ``identifiers`` were searched; ``unsearchable`` have fewer than four
     characters (five where all are digits) and were not. ``bytes_read`` counts what
-    was unpacked too. ``hits``: path, where, domain, count. ``unreadable``: files that could not be opened as what they
-    claim to be, with the reason; their plain bytes were searched all the same where they could be read.
+    was unpacked too. ``hits``: path, where, domain, count. ``unreadable``: folders that could not be listed and files
+    that could not be opened as what they claim to be, with the reason; their plain bytes were searched all the same where
+    they could be read.
     """
 
     identifiers: int
@@ -41,17 +42,16 @@ class LeakReport:
         return self.hits.is_empty() and not self.unreadable
 
 
-def _walk(root: Path, exclude: Sequence[Path]) -> Iterator[Path]:
-    """Every regular file below ``root`` (or itself), in order, links to directories not followed."""
+def _walk(root: Path, exclude: Sequence[Path], fail: Callable[[OSError], None]) -> Iterator[Path]:
+    """Every regular file below ``root`` (or itself), in order, links to directories not followed; ``fail`` is told of
+    folders that cannot be listed.
+    """
     left_out = {p.resolve() for p in exclude}
     if root.is_file():
         yield root
         return
     if not root.is_dir():
         raise FileNotFoundError(f"nothing to scan: {root} is neither a folder nor a file")
-
-    def fail(error: OSError) -> None:
-        raise error
 
     for folder, folders, names in os.walk(root, onerror=fail):
         here = Path(folder)
@@ -78,7 +78,15 @@ def scan(root: Path, identifiers: Mapping[str, Iterable[str]], exclude: Sequence
     search = Search(identifiers)
     files = read = 0
     unreadable: list[str] = []
-    for path in _walk(root, exclude):
+
+    def note(shown: str, error: Exception) -> None:
+        words = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+        unreadable.append(f"{shown}: {type(error).__name__}: {' '.join(words.split())[:200]}")
+
+    def unlisted(error: OSError) -> None:
+        note(str(Path(error.filename).relative_to(root)), error)
+
+    for path in _walk(root, exclude, unlisted):
         shown = str(path.relative_to(root)) if path != root else path.name
         search.texts(shown, "name", pl.Series([shown]))
         files += 1
@@ -87,5 +95,6 @@ def scan(root: Path, identifiers: Mapping[str, Iterable[str]], exclude: Sequence
                 read += search_stream(search, shown, "bytes", stream)
             search_database(search, shown, path)
         except Exception as error:  # damaged files raise anything; none may end the scan, none may pass unseen
-            unreadable.append(f"{shown}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            if path.exists():  # a run under way replaces files; what is gone holds nothing any more
+                note(shown, error)
     return LeakReport(search.searched, search.unsearchable, files, read, search.hits(), tuple(unreadable))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -24,6 +26,26 @@ def test_loading_the_definitions_imports_nothing_heavy() -> None:
     program = f"import sys, lims_platform.definitions; print(*[m for m in {HEAVY!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+def test_in_production_everything_starts_by_itself(tmp_path: Path) -> None:
+    program = (
+        "from lims_platform.definitions import defs; print(*[f'{one.name} {one.default_status.value}' "
+        "for one in (*defs.schedules, *defs.sensors)], sep='\\n')"
+    )
+    production = {
+        "LIMS_ENVIRONMENT": "production",
+        "LIMS_SOURCES": str(tmp_path / "sources.yaml"),
+        "LIMS_START_DATE": "2026-01-01",
+        "LIMS_PSEUDONYM_KEY_FILE": str(tmp_path / "pseudonym.key"),
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
+    }
+    environment = os.environ | production
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    states = dict(line.split() for line in done.stdout.splitlines())
+    demo_only = {"demo_lab_lives_on"}
+    assert states.keys() == {one.name for one in (*(defs.schedules or []), *(defs.sensors or []))} - demo_only
+    assert set(states.values()) == {"RUNNING"}, states
 
 
 def test_the_definitions_are_those_reviewed() -> None:

@@ -13,17 +13,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from lims_platform.alerting.delivery import CLAIM, deliver, utc_now
-from lims_platform.alerting.lifecycle import transition
+from lims_platform.alerting.incidents import follow
+from lims_platform.alerting.lifecycle import acknowledge, transition
 from lims_platform.alerting.rules import Rule
-from lims_platform.alerting.sending import send_with_retry
+from lims_platform.alerting.sending import SendError, send_with_retry, tell, tell_with_retry
 from lims_platform.alerting.store import read, update
-from lims_platform.alerting.targets import load_targets
-from lims_platform.contracts.alerts import ALERTS
+from lims_platform.alerting.targets import Target, load_targets
+from lims_platform.contracts.alerts import ALERT_DELIVERIES, ALERTS
 from lims_platform.lakehouse.lake import Lake
 from lims_platform_tests.alert_frames import NOW, RULES, found
 from lims_platform_tests.receivers import Hook, MailBox, http_server, mail_text, smtp_server
+from lims_platform_tests.servers import free_port
 
 DAGSTER = "http://127.0.0.1:3000"
 SECRET = "s3cret-token"
@@ -105,6 +108,54 @@ def test_slack_and_pagerduty_in_their_own_formats(
     pager = by_path["v2"]
     assert pager["event_action"] == "trigger" and pager["payload"]["severity"] == "warning"
     assert f"{DAGSTER}/runs/failed-run" in pager["payload"]["summary"] and len(pager["dedup_key"]) == 32
+
+
+@pytest.mark.parametrize("region", ["us", "eu"])
+def test_a_pagerduty_incident_is_acknowledged_and_resolved_under_the_key_that_opened_it(
+    lake: Lake, hook: tuple[Hook, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    region: str,
+) -> None:  # fmt: skip
+    from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
+
+    got, port = hook
+    monkeypatch.setitem(PAGERDUTY_API_LOOKUP, region, f"http://127.0.0.1:{port}/{region}/v2/enqueue")
+    key = "k" * 32
+    targets = load_targets(targets_file(tmp_path, pagerduty=f"pagerduty://{key}@{'a' * 32}?region={region}"))
+    rule = RULES["pipeline_failure"]
+    opened(lake, rule, "ingest_hourly 2026-03-20")
+    deliver(lake, [rule], targets, DAGSTER)
+    update(lake, ALERTS, lambda now: acknowledge(now, rule.name, "looking", NOW))
+    tell = functools.partial(tell_with_retry, sleep=lambda _: None)
+    follow(lake, targets, lambda: NOW, tell)
+    opened(lake, rule)
+    got.statuses = [429, 202]
+    assert follow(lake, targets, lambda: NOW, tell) == {"acknowledged": 0, "resolved": 1}
+    assert {path for path, _, _ in got.requests} == {f"/{region}/v2/enqueue"}
+    events = [body for _, _, body in got.requests]
+    assert [event["event_action"] for event in events] == ["trigger", "acknowledge", "resolve", "resolve"]
+    assert {event["dedup_key"] for event in events} == {read(lake, ALERT_DELIVERIES)["notification_id"][0]}
+    assert {event["routing_key"] for event in events} == {key}
+    assert follow(lake, targets, lambda: NOW, tell) == {"acknowledged": 0, "resolved": 0} and len(got.requests) == 4
+    assert key not in caplog.text
+
+
+def test_what_pagerduty_refuses_and_when_it_is_away(hook: tuple[Hook, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
+
+    got, port = hook
+    target = Target("pagerduty/1", SecretStr(f"pagerduty://{'k' * 32}@{'a' * 32}"))
+    monkeypatch.setitem(PAGERDUTY_API_LOOKUP, "us", f"http://127.0.0.1:{port}/v2/enqueue")
+    for status, transient in ((400, False), (500, True)):
+        got.statuses = [status]
+        with pytest.raises(SendError, match=f"HTTP {status}") as error:
+            tell(target, "n", "resolve")
+        assert error.value.transient is transient
+    monkeypatch.setitem(PAGERDUTY_API_LOOKUP, "us", f"http://127.0.0.1:{free_port()}/v2/enqueue")
+    with pytest.raises(SendError, match="connection refused") as error:
+        tell(target, "n", "resolve")
+    assert error.value.transient
+    with pytest.raises(SendError, match="not an address of PagerDuty"):
+        tell(Target("email/1", SecretStr("mailto://a:b@localhost")), "n", "resolve")
 
 
 def test_a_webhook_that_recovers_and_one_that_refuses(

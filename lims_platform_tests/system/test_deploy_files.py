@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lims_platform.automation.clocks import CAN_WAIT
 from lims_platform.settings import Settings
 from lims_platform_tests.programs import program
 from lims_platform_tests.system import services
@@ -74,6 +75,8 @@ def test_production_runs_by_the_rules_of_the_demo() -> None:
     demo = yaml.safe_load((ROOT / "dagster.yaml").read_text())
     for key in ("concurrency", "retention", "run_retries", "telemetry", "compute_logs", "local_artifact_storage"):
         assert ours[key] == demo[key], key
+    limits = ours["concurrency"]["runs"]
+    assert limits["tag_concurrency_limits"] == [{"key": next(iter(CAN_WAIT)), "limit": limits["max_concurrent_runs"] - 1}]
     assert ours["run_coordinator"]["class"] == demo["run_coordinator"]["class"]
     assert demo["run_monitoring"].items() <= ours["run_monitoring"].items()
     assert ours["run_monitoring"]["free_slots_after_run_end_seconds"] > 0

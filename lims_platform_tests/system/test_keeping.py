@@ -159,9 +159,13 @@ def test_a_rotation_killed_half_way_is_finished_by_a_rerun_and_nothing_looks_cha
     assert "contact tracing" in trail.read_text() and identifier not in trail.read_text()
     scan = command(laboratory, "leak-scan")
     assert "hits: 0" in scan.stdout
-    trail.write_text(trail.read_text().replace("contact tracing", "nothing at all"))
+    sound = trail.read_text()
+    trail.write_text(sound.replace("contact tracing", "nothing at all"))
     broken = command(laboratory, "audit-verify", ok=False)
     assert broken.returncode == 1 and "was changed" in broken.stderr
+    refused = command(laboratory, "maintain", ok=False)
+    assert refused.returncode == 1 and "broken trail" in refused.stderr, "nothing goes that cannot be put on record"
+    trail.write_text(sound)
 
 
 def test_maintenance_dry_run_says_what_the_real_one_does(laboratory: Path) -> None:

@@ -58,7 +58,13 @@ def test_the_summary_names_what_was_found(laboratory: Path) -> None:
 
 def test_no_raw_identifier_is_in_anything_written(laboratory: Path) -> None:
     result = command(laboratory, "leak-scan")
-    assert result.returncode == 0 and "hits: 0" in result.stdout, result.stdout + result.stderr
+    assert result.returncode == 0 and "hits: 0\ncould not be read: 0" in result.stdout, result.stdout + result.stderr
+
+    damaged = laboratory / "reports" / "page.html.gz"
+    damaged.write_bytes(b"\x1f\x8b" + b"no gzip at all")
+    unread = command(laboratory, "leak-scan")
+    damaged.unlink()
+    assert unread.returncode == 1 and "hits: 0\ncould not be read: 1\n  reports/page.html.gz: " in unread.stdout
 
 
 def test_a_second_run_adds_nothing_and_changes_become_versions(laboratory: Path) -> None:

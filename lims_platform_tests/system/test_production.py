@@ -46,6 +46,10 @@ LAUNCH = """mutation Launch($run: ExecutionParams!) { launchPipelineExecution(ex
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 RUNS = """query Runs { runsOrError(limit: 50) { ... on Runs { results { runId status jobName parentRunId } } } }"""
 
+CLOCKS = """query Clocks($where: RepositorySelector!) {
+  schedulesOrError(repositorySelector: $where) { ... on Schedules { results { name scheduleState { status } } } }
+  sensorsOrError(repositorySelector: $where) { ... on Sensors { results { name sensorState { status } } } } }"""
+
 
 @dataclass(frozen=True)
 class Databases:
@@ -201,6 +205,16 @@ def test_only_loopback_is_listened_on(platform: Services) -> None:
     for port in PORTS:
         found = set(listeners(int(platform.settings[port])))
         assert found and found <= LOOPBACK, port
+
+
+def test_everything_starts_by_itself(platform: Services) -> None:
+    where = {"repositoryLocationName": "lims_platform", "repositoryName": "__repository__"}
+    told = graphql(platform, CLOCKS, where=where)
+    schedules = {one["name"]: one["scheduleState"]["status"] for one in told["schedulesOrError"]["results"]}
+    sensors = {one["name"]: one["sensorState"]["status"] for one in told["sensorsOrError"]["results"]}
+    assert {"alerts_schedule", "maintenance_weekly_schedule", "reconcile_nightly_schedule"} <= schedules.keys()
+    assert {"data_starts", "alert_on_run_failure", "repaired_days_sensor"} <= sensors.keys()
+    assert set((schedules | sensors).values()) == {"RUNNING"}, schedules | sensors
 
 
 def test_a_run_goes_through_queue_daemon_and_code_server_into_lake_and_postgresql(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import json
 import lzma
+import os
 import sqlite3
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -22,8 +25,9 @@ import xlsxwriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lims_platform.privacy import openers, search
+from lims_platform.privacy import leakscan, openers, search
 from lims_platform.privacy.leakscan import scan
+from lims_platform.privacy.search import Search
 
 ID = "P7654321"
 NOISE = np.random.default_rng(7)
@@ -176,6 +180,41 @@ def test_what_cannot_be_opened_is_reported_and_its_bytes_still_searched(tmp_path
     report = scan(tmp_path, {"patient": [ID]})
     assert {u.split(":")[0] for u in report.unreadable} == {"broken.zip", "broken.parquet"}
     assert not report.clean
+
+
+def test_what_may_not_be_read_is_reported_and_does_not_end_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the refusals are made here."""
+    for name in ("a/secret.txt", "b/closed.txt", "c/seen.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(ID)
+    really_open, really_list = Path.open, os.scandir
+
+    def opened(path: Path, *given: Any) -> Any:
+        if path.name == "closed.txt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really_open(path, *given)
+
+    def listed(folder: Any) -> Any:
+        if Path(folder).name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return really_list(folder)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(os, "scandir", listed)
+    report = scan(tmp_path, {"patient": [ID]})
+    assert sorted(report.unreadable) == [f"{name}: PermissionError: Permission denied" for name in ("a", "b/closed.txt")]
+    assert report.hits["path"].to_list() == ["c/seen.txt"]
+
+
+def test_a_file_that_a_run_takes_away_meanwhile_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "going.parquet").write_text("x")
+
+    def gone(_: Search, __: str, path: Path) -> None:
+        path.unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(leakscan, "search_database", gone)
+    assert scan(tmp_path, {"patient": [ID]}).clean
 
 
 def test_excluded_places_are_left_out(tmp_path: Path) -> None:

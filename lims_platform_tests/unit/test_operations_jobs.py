@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 
 from lims_platform.assets.operations import REPAIRED_DAYS
-from lims_platform.automation.operations import REPORT, UPKEEP_OPS, repaired_days_sensor
+from lims_platform.automation.clocks import CAN_WAIT
+from lims_platform.automation.operations import OPERATIONS_JOBS, REPORT, UPKEEP_OPS, repaired_days_sensor
 from lims_platform.automation.pruning import prune
 from lims_platform.contracts.tables import TABLES
 from lims_platform.definitions import defs
@@ -24,6 +25,12 @@ def test_repaired_days_become_one_run_per_stretch() -> None:
         assert tags == [("2026-11-02", "2026-11-03"), ("2026-11-07", "2026-11-07")]
         instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, metadata={REPAIRED_DAYS: ""}))
         assert not repaired_days_sensor.evaluate_tick(dg.build_sensor_context(instance, definitions=defs)).run_requests
+
+
+def test_long_work_that_can_wait_leaves_a_place_and_alerts_go_first() -> None:
+    waiting = {job.name for job in defs.resolve_all_job_defs() if CAN_WAIT.items() <= job.tags.items()}
+    assert waiting == {job.name for job in OPERATIONS_JOBS}
+    assert int(defs.resolve_job_def("alerts").tags["dagster/priority"]) > 0
 
 
 def test_compaction_and_every_write_of_a_table_share_its_pool() -> None:
