@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         64 * 1024 * 1024, ge=1024, description="A spool segment that is longer is followed by a new one"
     )
     late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
+    outbreak_false_alarms: float = Field(
+        0.01,
+        gt=0,
+        lt=0.5,
+        description="Share of weeks without an outbreak whose positives may exceed the threshold",
+    )
     sample_false_alarms: float = Field(
         0.05, gt=0, le=10, description="Batch samples alarmed by chance on a day on which nothing is wrong"
     )

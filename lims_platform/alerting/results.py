@@ -160,7 +160,8 @@ def outbreak(rule: Rule, given: Situation) -> Evaluation:
         return Evaluation(not_evaluable=rows)
     judged = rows.filter(pl.col("threshold_cases").is_not_null())
     if judged.is_empty():
-        return Evaluation(not_evaluable="no detector has set a threshold yet (threshold_cases is empty)")
+        why = rows["detector"].drop_nulls().unique(maintain_order=True).to_list()
+        return Evaluation(not_evaluable="; ".join(["no site has a threshold", *why]))
     cases = pl.col("positive_tests_7d")
     words = pl.format(
         "{} at {}: {} positive patients in 7 days to {}, expected {}, threshold {}",

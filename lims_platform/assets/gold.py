@@ -65,7 +65,8 @@ def outbreak_risk_features(
     context: dg.AssetExecutionContext, history: pl.LazyFrame, reference: dg.ResourceParam[Reference]
 ) -> pl.DataFrame:
     first, last = run_range(context)
-    return outbreak_features(history, reference.analytes, first, last, settings().timezone)
+    rate = settings().outbreak_false_alarms
+    return outbreak_features(history, reference.analytes, first, last, settings().timezone, false_alarms=rate)
 
 
 @dg.asset(

@@ -81,8 +81,12 @@ class OutbreakRiskFeatures(_Dated):
     case_count_delta: pl.Int64 = column("Positives of 7 days minus those of the 7 days before")
     seasonal_baseline: float = column("Expected positives of 7 days from the season; null if unknown", nullable=True)
     seasonal_deviation: float = column("(positives - baseline) / sqrt(baseline + 1)", nullable=True)
-    expected_cases: float = column("Detector's expectation; null until a detector ran", nullable=True)
-    threshold_cases: float = column("Detector's threshold; null until a detector ran", nullable=True)
+    expected_cases: float = column("Positives of 7 days the detector expects of so many tests", nullable=True)
+    threshold_cases: float = column("More positives than this are an alarm; null where not evaluable", nullable=True)
+    detector: str = column(
+        "What expectation and threshold rest on, or not evaluable: and why; null in rows older than the column",
+        nullable=True,
+    )
     temporal_cluster_score: float = column("Poisson tail -log10 p against the 28 days before, 0-10", nullable=True)
     geographic_cluster_score: float = column("Share of the positives beyond the site's share of tests", nullable=True)
     outbreak_risk_score: float = column("0 to 100", ge=0, le=100)

@@ -1,7 +1,7 @@
 """Outbreak features: positives and tests of pathogens by day of specimen collection, each patient counted once.
 
-Here: who counts on which day, the windows, the season, simple cluster scores and the risk score. Not here: the
-outbreak detector that fills expected_cases and threshold_cases.
+Here: who counts on which day, the windows, the season, simple cluster scores and the risk score. Not here: how many
+positives a week should have and how many are too many (``outbreak_detector``).
 
 A row dated D uses what was known at the end of D (see ``asof``). Specimens taken in the last days whose result came
 later are not in it, as they were not when the day was lived.
@@ -13,11 +13,21 @@ import math
 from datetime import date
 from functools import reduce
 
+import numpy as np
 import polars as pl
 import scipy  # scipy.stats loads at its first use: the code location, which imports this module, has to be there at once
 
 from lims_platform.contracts.tables import TABLES
-from lims_platform.laboratory.asof import Frame, days_between, known_days, latest_known, local_date, windowed_sums
+from lims_platform.laboratory import outbreak_detector
+from lims_platform.laboratory.asof import (
+    Frame,
+    days_between,
+    known_days,
+    latest_known,
+    local_date,
+    windowed_arrays,
+    windowed_sums,
+)
 
 ALL_SITES = "ALL"
 UNKNOWN_SITE = "UNKNOWN"
@@ -158,6 +168,7 @@ def outbreak_risk_features(
     last: date,
     calendar: str,
     episode_days: int = EPISODE_DAYS,
+    false_alarms: float = 0.01,
 ) -> pl.DataFrame:
     """One row per pathogen, facility and day of [first, last]; columns and order of the contract OutbreakRiskFeatures.
 
@@ -173,6 +184,8 @@ def outbreak_risk_features(
     less than 35 days known. geographic_cluster_score: the site's share of the positives beyond its share of the
     tests, not below 0; for ALL the largest of its sites. outbreak_risk_score: sum over RISK_PARTS of weight × part /
     full value (0 to 1, an unknown part is 0), times min(1, positives / 5). risk_level: HIGH from 60, MEDIUM from 30.
+    expected_cases, threshold_cases and detector: ``outbreak_detector`` on the 7-day counts that end on D, 7 days before
+    D and so on, ``false_alarms`` the share of weeks without an outbreak that may lie above the threshold.
     """
     chosen = pathogens.filter(pl.col("takes_part_in_outbreak_alarms"))
     patients = counted_patients(history, chosen["loinc_code"].to_list(), calendar, episode_days)
@@ -183,7 +196,34 @@ def outbreak_risk_features(
         latest_known(rows, _KEY, -pl.col("event_date").to_physical().cast(pl.Int64), "_earliest", first, last),
     ]
     joined = reduce(lambda a, b: a.join(b, on=_DAY, how="left"), frames, _site_days(patients, chosen, first, last))
-    return _features(joined)
+    # days since the earliest collection, both included
+    known = pl.col("as_of_date").to_physical().cast(pl.Int64) + pl.col("_earliest") + 1
+    joined = joined.with_columns(known.fill_null(0).alias("known")).sort(_DAY)
+    return _features(_with_expectations(joined, rows, first, last, false_alarms))
+
+
+def _with_expectations(
+    joined: pl.DataFrame, rows: pl.DataFrame, first: date, last: date, false_alarms: float
+) -> pl.DataFrame:
+    """Add expected_cases, threshold_cases and detector; rows: counted patients of every facility and of ALL."""
+    keys = joined.select(_KEY).unique().sort(_KEY).with_row_index("_key")
+    coded = rows.join(keys, on=_KEY).select(pl.col("_key").cast(pl.Int64), "event_date", "positive", "first_day", "last_day")
+    spot = joined.select(_DAY).join(keys, on=_KEY, how="left", maintain_order="left")
+    key, day = spot["_key"].to_numpy(), (spot["as_of_date"] - first).dt.total_days().to_numpy()
+    values = {"cases": pl.col("positive"), "tests": pl.lit(1)}
+    counts = {name: np.zeros((outbreak_detector.WEEKS, joined.height), dtype=np.int64) for name in values}
+    for week in range(outbreak_detector.WEEKS):
+        present, sums = windowed_arrays(coded, ["_key"], values, 7, first, last, lag_days=7 * week)
+        for name, array in sums.items():
+            whole = np.zeros((keys.height, array.shape[1]), dtype=np.int64)
+            whole[present["_key"].to_numpy()] = array
+            counts[name][week] = whole[key, day]
+    verdict = outbreak_detector.expectations(counts["cases"], counts["tests"], joined["known"].to_numpy(), false_alarms)
+    return joined.with_columns(
+        pl.Series("expected_cases", verdict.expected).fill_nan(None),
+        pl.Series("threshold_cases", verdict.threshold).fill_nan(None),
+        pl.Series("detector", verdict.detector, dtype=pl.String),
+    )
 
 
 def _windows(rows: pl.DataFrame, first: date, last: date) -> list[pl.DataFrame]:
@@ -212,8 +252,6 @@ def _site_days(patients: pl.DataFrame, pathogens: pl.DataFrame, first: date, las
 def _features(rows: pl.DataFrame) -> pl.DataFrame:
     counts = [name for name in rows.columns if name.startswith("cases")] + ["tests"]
     rows = rows.with_columns(pl.col(counts).fill_null(0))
-    known = pl.col("as_of_date").to_physical() + pl.col("_earliest") + 1  # days since the earliest collection, both included
-    rows = rows.with_columns(known.fill_null(0).alias("known"))
     years = [
         pl.when(pl.col("known") >= k * YEAR_DAYS + 14).then(pl.col(f"cases_year_{k}") * (1 / 3))
         for k in range(1, BASELINE_YEARS + 1)
@@ -246,8 +284,6 @@ def _features(rows: pl.DataFrame) -> pl.DataFrame:
         total_tests_7d=pl.col("tests"),
         positive_tests_7d=pl.col("cases"),
         case_count_delta=pl.col("cases") - pl.col("cases_before"),
-        expected_cases=pl.lit(None, dtype=pl.Float64),
-        threshold_cases=pl.lit(None, dtype=pl.Float64),
         outbreak_risk_score=score,
     ).with_columns(
         risk_level=pl.when(pl.col("outbreak_risk_score") >= HIGH_RISK)

@@ -103,7 +103,19 @@ def test_an_outbreak_rises_to_high_and_a_steady_state_stays_low():
     assert quiet["risk_level"].is_in(["HIGH"]).sum() == 0
     loud = _at(out, 7)
     assert loud["risk_level"] == "HIGH" and loud["temporal_cluster_score"] == 10 and loud["case_count_delta"] > 30
-    assert loud["expected_cases"] is None
+    assert quiet.filter(pl.col("positive_tests_7d") > pl.col("threshold_cases")).height <= 2  # of 120
+    assert loud["detector"] == "5 recent weeks: season not known" and loud["expected_cases"] == pytest.approx(7, abs=3)
+    assert loud["positive_tests_7d"] > loud["threshold_cases"] > loud["expected_cases"]
+
+
+def test_the_detector_sees_the_weeks_before_as_they_were_known():
+    rows = [_test(d, f"p{d}-{i}", i < 2) for d in range(-60, 0) for i in range(10)]
+    rows += [_test(d, f"late{d}-{i}", True, known=-d + 0.5) for d in range(-20, -10) for i in range(10)]
+    out = _features(rows, first=-1, last=1)
+    before, after = (_at(out, day)["expected_cases"] for day in (-1, 1))
+    assert before < 14 and after > before + 4  # 100 positives of past weeks became known on day 0
+    young = _features([_test(d, f"p{d}", True) for d in range(-30, 0)], first=-1, last=-1)
+    assert _at(young, -1)["threshold_cases"] is None and _at(young, -1)["detector"].startswith("not evaluable: less than")
 
 
 def test_the_season_comes_from_last_year_where_it_is_known_and_from_recent_weeks_where_not():
