@@ -87,9 +87,19 @@ def _device_medians(rows: pl.LazyFrame) -> pl.DataFrame:
     of_the_day = (pl.col("first_day") <= pl.col("event_date")) & (
         pl.col("last_day").is_null() | (pl.col("last_day") >= pl.col("event_date"))
     )
-    named = rows.filter(of_the_day, "valid", pl.col("device_id").is_not_null())
-    medians = quantiles(named, ["event_date", "loinc_code", "device_id"], [0.5]).rename({"q_0.5": "m"})
-    medians = medians.filter(pl.col("n") >= MIN_DEVICE_RESULTS, pl.col("m").is_not_null())
+    keys = ["event_date", "loinc_code", "device_id"]
+    measured = pl.col("device_id").is_not_null() & pl.col("value").is_not_null()
+    named = rows.filter(of_the_day, "valid", measured).select(*keys, "value", "side")
+    plain = (
+        named.group_by(keys)
+        .agg(n=pl.len().cast(pl.Int64), m=pl.col("value").median(), censored=(pl.col("side") != 0).any())
+        .filter(pl.col("n") >= MIN_DEVICE_RESULTS)
+        .collect(engine="streaming")
+    )
+    # a plain median is Kaplan-Meier's where nothing is censored, as on nearly every device, and takes a fifth of the time
+    hidden = named.join(plain.lazy().filter("censored").select(keys), on=keys, how="semi")
+    censored = quantiles(hidden, keys, [0.5]).rename({"q_0.5": "m"}).filter(pl.col("m").is_not_null())
+    medians = pl.concat([frame.select(*keys, "n", "m") for frame in (plain.filter(~pl.col("censored")), censored)])
     return (
         medians.sort("m", "n")  # a sum depends on its order in the last bits, and a rebuilt row must be the identical one
         .group_by("loinc_code", pl.col("event_date").alias("as_of_date"))
