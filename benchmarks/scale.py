@@ -2,10 +2,11 @@
 
 Baseline: DuckDB copies the same source files to Parquet (zstd), median of copies interleaved with the runs. The platform
 is one dagster command on the groups bronze, silver, features and operations, on an empty lake. Memory is the sum over the
-process tree of resident pages, sampled. ``--peer PYTHON`` names the python of an environment of its own that has pyspark:
-the standardisation's arithmetic in PySpark local[2] as a second line.
+process tree of resident pages, sampled. ``--peer PYTHON`` names the python of an environment of its own that has pyspark
+(``python3.11 -m venv DIR; DIR/bin/pip install pyspark``, Java 17): the same silver in PySpark local[2] as a second line.
 
 Run: python benchmarks/scale.py [--rows 1000000 10000000] [--days 30] [--devices 1000] [--copies 5] [--keep DIR]
+[--peer PYTHON]
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +31,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import polars as pl
+from deltalake import DeltaTable
 
 from lims_platform.simulator.config import LabConfig
 from lims_platform.simulator.generate import simulate_days
@@ -111,20 +114,53 @@ def _resident(pid: int) -> int:
         return 0
 
 
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process, its children's left out; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Watched:
+    """Peak bytes of a process tree, and CPU seconds by process as last seen: not every parent waits for its children."""
+
+    peak: int = 0
+    cpu: dict[int, float] = field(default_factory=dict)
+
+
 @contextmanager
-def peak_memory(pid: int) -> Iterator[list[int]]:
-    """Samples the process tree while the block runs; the list's one number is the peak in bytes."""
-    peak, done = [0], threading.Event()
+def watching(pid: int) -> Iterator[Watched]:
+    """Samples the process tree while the block runs."""
+    seen, done = Watched(), threading.Event()
 
     def watch() -> None:
         while not done.wait(_SAMPLE_SECONDS):
-            peak[0] = max(peak[0], sum(_resident(one) for one in _tree(pid)))
+            tree = _tree(pid)
+            seen.peak = max(seen.peak, sum(_resident(one) for one in tree))
+            seen.cpu |= {one: spent for one in tree if (spent := _cpu(one))}
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    yield peak
+    yield seen
     done.set()
     thread.join()
+
+
+def timed(command: list[str], variables: dict[str, str], log: Path) -> tuple[float, int, float]:
+    """Seconds, peak bytes and CPU seconds of a command; its output goes to ``log``."""
+    begin, before = time.perf_counter(), os.times()
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=variables, cwd=ROOT, stdout=out, stderr=out)
+        with watching(process.pid) as seen:
+            code = process.wait()
+    after = os.times()
+    if code:
+        raise SystemExit(f"{command[:2]} failed:\n{log.read_text()[-4000:]}")
+    waited = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - begin, seen.peak, max(waited, sum(seen.cpu.values()))
 
 
 def materialise(folder: Path, select: str, first: date, last: date) -> tuple[float, int, float]:
@@ -140,17 +176,7 @@ def materialise(folder: Path, select: str, first: date, last: date) -> tuple[flo
     settings = {name: value for name, value in settings.items() if not name.startswith("LIMS_DEMO")}
     arguments = [str(Path(sys.executable).with_name("dagster")), "asset", "materialize", "-m", "lims_platform.definitions"]
     arguments += ["--select", select, "--partition-range", f"{first}...{last}"]
-    begin, before = time.perf_counter(), os.times()
-    log = folder / "run.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(arguments, env=settings, cwd=ROOT, stdout=out, stderr=out)
-        with peak_memory(process.pid) as peak:
-            code = process.wait()
-    after = os.times()
-    if code:
-        raise SystemExit(f"{select} failed:\n{log.read_text()[-4000:]}")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return time.perf_counter() - begin, peak[0], cpu
+    return timed(arguments, settings, folder / "run.log")
 
 
 def lake_rows(folder: Path, table: str) -> int:
@@ -188,7 +214,72 @@ def one_size(folder: Path, rows: int, options: argparse.Namespace) -> tuple[int,
     found = _STEP.findall((folder / "run.log").read_text())
     steps = sorted(((int(minutes or 0) * 60 + float(rest), name) for name, minutes, rest in found), reverse=True)
     print("  " + ", ".join(f"{name} {spent:.1f} s" for spent, name in steps[:12]), flush=True)
+    if options.peer:
+        peer(folder, options.peer, options.days)
     return total, time_taken, memory
+
+
+def lookups(folder: Path, bronze: Path) -> Path:
+    """The tables the peer joins, resolved from the reference tables for the keys that occur; a head start for the peer."""
+    from lims_platform.laboratory.limits import limits_for
+    from lims_platform.laboratory.ordered_tests import TEST_KEYS, TestResolver
+    from lims_platform.lakehouse.reference import load_reference
+
+    target, reference = folder / "lookups", load_reference(ROOT / "data" / "reference")
+    target.mkdir(exist_ok=True)
+    rows = pl.scan_delta(str(bronze))
+    given = ["source", "test_code", "specimen_type", "result_unit"]
+    keys = rows.select(given).unique().with_columns(
+        device_model=pl.lit(None, pl.String), value_unit=pl.lit(None, pl.String), loinc_code=pl.lit(None, pl.String),
+        day=pl.lit(date.min),
+    ).select(TEST_KEYS).collect(engine="streaming")  # fmt: skip
+    wanted = ["source_loinc", "std_loinc", "std_name", "std_unit", "factor", "offset", "low", "high", "unit_problem"]
+    tests = pl.concat(
+        [keys.select(pl.col(given).name.prefix("key_")), TestResolver(reference).resolve(keys).select(wanted)],
+        how="horizontal",
+    ).with_columns(loinc_code="std_loinc").rename({"std_name": "analyte", "std_unit": "unit"})  # fmt: skip
+    places = rows.select("age_band", "location_class").unique().collect(engine="streaming")
+    place = tests.select("std_loinc").unique().join(places, how="cross")
+    limits = pl.concat([place.select(pl.all().name.prefix("limit_")), limits_for(place, reference)], how="horizontal")
+    exact = reference.value_codes.filter(match="exact").with_columns(clean=pl.col("text").str.to_uppercase())
+    words = exact.unique("clean").select("clean", word_kind="kind", value_code="code")
+    signs = reference.comparator_words.filter(place="before").select(pl.col("text").str.to_uppercase(), "comparator")
+    for name, frame in {"tests": tests, "limits": limits, "words": words, "signs": signs.unique("text")}.items():
+        frame.write_parquet(target / f"{name}.parquet")
+    return target
+
+
+def peer(folder: Path, python: Path, days: int) -> None:
+    """Print PySpark's time for the rows of silver/lab_results_history beside the platform's, and how far both agree.
+
+    Both are whole processes that read bronze and write all versions, standardised, by day; what PySpark's arm leaves out
+    is in its docstring.
+    """
+    bronze, silver = (folder / "data" / "lake" / layer for layer in ("bronze/lab_results_raw", "silver/lab_results_history"))
+    files, target = folder / "bronze.json", folder / "peer"
+    files.write_text(json.dumps({"base": str(bronze), "files": DeltaTable(str(bronze)).file_uris()}))
+    script = Path(__file__).parent / "peers" / "pyspark_silver.py"
+    command = [str(python), str(script), str(files), str(lookups(folder, bronze)), str(target)]
+    theirs, peak, their_cpu = timed(command, dict(os.environ), folder / "peer.log")
+    inside = json.loads((folder / "peer.log").read_text().splitlines()[-1])["seconds"]
+    ours, our_peak, our_cpu = materialise(folder, "key:silver/lab_results_history", END - timedelta(days=days - 1), END)
+    mine = pl.scan_delta(str(silver)).filter(pl.col("event_date") == END).select(
+        "row_key", "value_kind", "value_number", bad=pl.col("reason").is_not_null()
+    )  # fmt: skip
+    other = pl.scan_parquet(f"{target}/date_event={END}/*.parquet", hive_partitioning=False).select(
+        "row_key", "value_kind", "value_number", bad=pl.col("reason").is_not_null()
+    )
+    both = mine.join(other, on="row_key", suffix="_peer")
+    near = (pl.col("value_number") - pl.col("value_number_peer")).abs() <= 1e-9 * pl.col("value_number").abs()
+    same = pl.col("bad").eq(pl.col("bad_peer")) & (pl.col("bad") | near | pl.col("value_number").is_null())
+    rows, agree = both.select(pl.len(), same.fill_null(False).sum()).collect().row(0)
+    print(
+        f"  the same silver in PySpark local[2]: {theirs:.1f} s ({inside:.1f} s without its start; CPU {their_cpu:.1f} s),"
+        f" peak {peak / 2**30:.2f} GiB; the platform: {ours:.1f} s (CPU {our_cpu:.1f} s), peak {our_peak / 2**30:.2f} GiB:"
+        f" {theirs / ours:.1f} times its time, {their_cpu / our_cpu:.1f} times its CPU; same on {agree / rows:.2%} of"
+        f" {rows:,} rows",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -200,6 +291,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=5)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--peer", type=Path, metavar="PYTHON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         base = options.keep or Path(temporary)

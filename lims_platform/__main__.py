@@ -174,11 +174,13 @@ def hl7(settings: Settings, host: str, port: int) -> int:
     from lims_platform.privacy.pseudonyms import KeyFileError, load_pseudonymiser
     from lims_platform.sources.hl7.mllp import Listener, MllpLimits, serve
     from lims_platform.sources.hl7.spool import SpoolWriter
+    from lims_platform.sources.hl7.tls import TlsError, listener_security
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         sealer = load_pseudonymiser(settings.key_path, settings.environment).sealer()
-    except KeyFileError as error:
+        tls = listener_security(settings, host)
+    except (KeyFileError, TlsError) as error:
         print(error, file=sys.stderr)
         return 2
     writer = SpoolWriter(settings.hl7_spool, sealer, settings.hl7_segment_bytes)
@@ -186,9 +188,13 @@ def hl7(settings: Settings, host: str, port: int) -> int:
         settings.hl7_message_bytes, settings.hl7_message_seconds, settings.hl7_idle_seconds, settings.hl7_connections
     )
     listener = Listener(writer.store, limits)
-    say = "HL7 listener on {}:{}, spool {}"
+    kind = "plain text" if tls is None else "TLS" if settings.hl7_tls_client_ca is None else "mutual TLS"
+
+    def ready(at: str, number: int) -> None:
+        print(f"HL7 listener on {at}:{number}, {kind}, spool {settings.hl7_spool}", flush=True)
+
     try:
-        asyncio.run(serve(listener, host, port, lambda h, p: print(say.format(h, p, settings.hl7_spool), flush=True)))
+        asyncio.run(serve(listener, host, port, ready, tls))
     except OSError as error:
         print(f"HL7 listener on {host}:{port}: {error.strerror}", file=sys.stderr)
         return 1

@@ -61,9 +61,7 @@ class Settings(BaseSettings):
     chunk_rows: int = Field(2_000_000, ge=1_000, description="Source rows a bronze chunk aims at; bounds its memory")
     vanished_share: float = Field(0.01, gt=0, le=1, description="A day that lost more than this share is not written")
     vanished_floor: int = Field(5, ge=1, description="Fewer vanished rows a day than this never stop a run")
-    hl7_host: str = Field(
-        "127.0.0.1", description="Address the HL7 listener binds; MLLP is plain text: not the open network"
-    )
+    hl7_host: str = Field("127.0.0.1", description="Address the HL7 listener binds")
     hl7_port: int = Field(2575, ge=0, le=65535, description="Port of the HL7 listener (MLLP)")
     hl7_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="A longer HL7 message is refused")
     hl7_message_seconds: float = Field(30, gt=0, description="A peer that takes longer to finish a message is cut off")
@@ -71,6 +69,16 @@ class Settings(BaseSettings):
     hl7_connections: int = Field(200, ge=1, description="Peers of the HL7 listener at once")
     hl7_segment_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="A spool segment that is longer is followed by a new one"
+    )
+    hl7_tls_certificate: Path | None = Field(
+        None, description="Certificate of the HL7 listener and its chain, PEM; with it MLLP goes over TLS only"
+    )
+    hl7_tls_key: Path | None = Field(None, description="Its private key, PEM, without passphrase, not readable by others")
+    hl7_tls_client_ca: Path | None = Field(
+        None, description="Authorities, PEM; senders must show a certificate of theirs (mutual TLS)"
+    )
+    hl7_plain_text: bool = Field(
+        False, description="In production: MLLP without TLS beyond this machine is wanted, the network is protected"
     )
     late_after_hours: float = Field(48, gt=0, description="A row first seen later than this after its result is late")
     outbreak_false_alarms: float = Field(
@@ -134,10 +142,29 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
         return value
 
-    @field_validator("data_dir", "reference_dir", "sources", "pseudonym_key_file", "alert_targets", "critical_notifications")
+    @field_validator(
+        "data_dir",
+        "reference_dir",
+        "sources",
+        "pseudonym_key_file",
+        "alert_targets",
+        "critical_notifications",
+        "hl7_tls_certificate",
+        "hl7_tls_key",
+        "hl7_tls_client_ca",
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
+
+    @model_validator(mode="after")
+    def _certificate_and_key_go_together(self) -> Settings:
+        names = ("hl7_tls_certificate", "hl7_tls_key", "hl7_tls_client_ca")
+        given = [name for name in names if getattr(self, name) is not None]
+        lacking = [name for name in names[:2] if name not in given]
+        if given and lacking:
+            raise ValueError(f"LIMS_{given[0].upper()} without LIMS_{lacking[0].upper()} would leave MLLP in plain text")
+        return self
 
     @model_validator(mode="after")
     def _production_is_explicit(self) -> Settings:

@@ -1,7 +1,8 @@
 """The MLLP listener: takes HL7 v2 messages over TCP and acknowledges each only after it is safe on disk.
 
 Here: framing (HL7 Minimal Lower Layer Protocol, release 1), limits, group commit, acknowledgements. Not here: the spool's
-format (``spool``), what a message says (``results``). Messages that arrive while one fsync runs share the next one.
+format (``spool``), what a message says (``results``), certificates (``tls``).
+Messages that arrive while one fsync runs share the next one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import signal
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -267,16 +269,22 @@ def acknowledgement(message: Message | None, refusal: Hl7Error | None, number: i
     return ("\r".join(segments) + "\r").encode(charset, "replace")
 
 
-async def serve(listener: Listener, host: str, port: int, ready: Callable[[str, int], None]) -> None:
+async def serve(
+    listener: Listener, host: str, port: int, ready: Callable[[str, int], None], tls: ssl.SSLContext | None = None
+) -> None:
     """Listen until SIGTERM or SIGINT; then take no more, finish what waits, return.
 
-    ``ready`` is told the address once connections are accepted (port 0 chooses one).
+    ``ready`` is told the address once connections are accepted (port 0 chooses one). With ``tls`` a peer that does not
+    finish the handshake as fast as a message is cut off.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    server = await loop.create_server(lambda: _Connection(listener), host, port)
+    patience = listener.limits.message_seconds if tls is not None else None
+    server = await loop.create_server(
+        lambda: _Connection(listener), host, port, ssl=tls, ssl_handshake_timeout=patience, ssl_shutdown_timeout=patience
+    )
     tasks = [asyncio.create_task(listener.commit_forever()), asyncio.create_task(listener.watch_forever())]
     stopped = asyncio.create_task(stop.wait())
     address = server.sockets[0].getsockname()
