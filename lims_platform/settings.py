@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         ("1-2s", "1-3s", "2-2s", "R-4s", "4-1s", "10x"),
         description="Westgard rules the controls are judged by, commas between",
     )
+    westgard_by_sigma: bool = Field(
+        False, description="Judge a device's analyte by the rules its sigma calls for (sigma_rules.csv), where it is known"
+    )
     patient_qc_false_alarms: float = Field(
         0.01, gt=0, lt=1, description="Share of in-control days a device's patient-based QC of an analyte may alarm on"
     )

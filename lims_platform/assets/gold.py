@@ -14,13 +14,11 @@ from lims_platform.laboratory.device_health import device_failure_features as de
 from lims_platform.laboratory.device_logs import normalise_device_logs
 from lims_platform.laboratory.outbreaks import outbreak_risk_features as outbreak_features
 from lims_platform.laboratory.proposals import unmapped_codes as work_list
-from lims_platform.laboratory.qc_performance import qc_performance as performance
-from lims_platform.laboratory.qc_targets import qc_runs
+from lims_platform.laboratory.qc_rule_sets import RuleChoice, performance_between, violations_between
 from lims_platform.laboratory.quality import quality_anomaly_features as quality_features
 from lims_platform.laboratory.scorecard import data_quality_scorecard as scorecard
 from lims_platform.laboratory.standardise_qc import standardise_qc
 from lims_platform.laboratory.turnaround import turnaround_kpis as turnaround
-from lims_platform.laboratory.westgard import violations
 from lims_platform.lakehouse.versions import live_rows
 from lims_platform.partitions import BASELINE_DAYS, DEVICE_HISTORY_DAYS, OUTBREAK_HISTORY_DAYS, trailing
 from lims_platform.settings import settings
@@ -95,10 +93,11 @@ def quality_anomaly_features(
         },
     )
 )
-def westgard_violations(context: dg.AssetExecutionContext, controls: pl.LazyFrame, logs: pl.LazyFrame) -> pl.DataFrame:
+def westgard_violations(
+    context: dg.AssetExecutionContext, controls: pl.LazyFrame, logs: pl.LazyFrame, reference: dg.ResourceParam[Reference]
+) -> pl.DataFrame:
     first, last = run_range(context)
-    found = violations(qc_runs(controls, logs), calendar=settings().timezone, rules=settings().westgard_rules)
-    return found.filter(pl.col("as_of_date").is_between(first, last))
+    return violations_between(controls, logs, first, last, settings().timezone, _rule_choice(reference))
 
 
 @dg.asset(
@@ -112,7 +111,12 @@ def westgard_violations(context: dg.AssetExecutionContext, controls: pl.LazyFram
 def qc_performance(
     context: dg.AssetExecutionContext, controls: pl.LazyFrame, reference: dg.ResourceParam[Reference]
 ) -> pl.DataFrame:
-    return performance(controls, reference.analytes, reference.sigma_rules, *run_range(context))
+    return performance_between(controls, *run_range(context), _rule_choice(reference))
+
+
+def _rule_choice(reference: Reference) -> RuleChoice:
+    chosen = settings()
+    return RuleChoice(chosen.westgard_rules, chosen.westgard_by_sigma, reference.analytes, reference.sigma_rules)
 
 
 @dg.asset(

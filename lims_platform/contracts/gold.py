@@ -156,6 +156,7 @@ class QcPerformance(_Dated):
     sigma: float = column("(allowable error − |bias|) / CV", nullable=True)
     beyond_3sd: pl.Int64 = column("Controls beyond 3 SD", ge=0)
     rules: str = column("Westgard rules this sigma calls for", nullable=True)
+    rules_applied: str = column("Westgard rules the day's controls were judged by, joined by ';'", nullable=True)
     controls_per_run: pl.Int64 = column("Controls a run needs at this sigma", nullable=True)
     run_size: pl.Int64 = column("Patient results between runs at this sigma", nullable=True)
     outcome: str = column("evaluated, or why not")

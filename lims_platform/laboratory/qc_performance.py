@@ -34,6 +34,7 @@ def qc_performance(
     absolute one at the target. bias_percent is null where the target is the lot's own history, which has no bias
     against itself; sigma then assumes none and ``outcome`` says so. Where there are fewer than 20 controls, no
     allowable error or no spread, sigma and rule set are null and ``outcome`` starts with "not evaluable: ".
+    rules_applied stays null: what judges is the laboratory's choice (``qc_rule_sets``).
     """
     contract = TABLES["qc_performance"]
     rows = judged(controls).filter(pl.col("event_date").is_not_null(), pl.col("loinc_code").is_not_null())
@@ -92,17 +93,21 @@ def _figures(rows: pl.DataFrame, analytes: pl.DataFrame, sigma_rules: pl.DataFra
     rows = rows.with_columns(outcome=outcome).with_columns(
         sigma=pl.when(pl.col("outcome").str.starts_with(EVALUATED)).then(sigma)
     )
-    # below the lowest step of the table no rule set is good enough: the lowest one still applies
-    steps = sigma_rules.select(pl.col("sigma_from").cast(pl.Float64), "rules", "controls_per_run", "run_size").sort(
-        "sigma_from"
-    )
-    steps = steps.with_columns(
-        pl.when(pl.int_range(pl.len()) == 0).then(float("-inf")).otherwise("sigma_from").alias("sigma_from")
-    )
+    steps = sigma_steps(sigma_rules)
     rows = rows.sort("sigma").join_asof(steps, left_on="sigma", right_on="sigma_from", strategy="backward")
     dtypes = TABLES["qc_performance"].dtypes
     return (
         rows.rename({"event_date": "as_of_date"})
+        .with_columns(rules_applied=pl.lit(None))
         .select([pl.col(name).cast(dtype) for name, dtype in dtypes.items()])
         .sort("as_of_date", *LOT, nulls_last=True)
     )
+
+
+def sigma_steps(sigma_rules: pl.DataFrame) -> pl.DataFrame:
+    """The rows of sigma_rules by sigma_from; the lowest applies below itself too, where no rule set is good enough."""
+    steps = sigma_rules.select(pl.col("sigma_from").cast(pl.Float64), "rules", "controls_per_run", "run_size").sort(
+        "sigma_from"
+    )
+    first = pl.int_range(pl.len()) == 0
+    return steps.with_columns(pl.when(first).then(float("-inf")).otherwise("sigma_from").alias("sigma_from"))

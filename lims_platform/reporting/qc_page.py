@@ -123,7 +123,7 @@ def qc_page(
     weakest = today.filter(judged).sort("sigma").head(20)
     sigma = weakest.select(
         "device_id", "analyte", "qc_level", "n", "bias_percent", "cv_percent", "tea_percent", "sigma",
-        calls_for="rules", controls="controls_per_run", run_size="run_size",
+        calls_for="rules", judged_by="rules_applied", controls="controls_per_run", run_size="run_size",
     )  # fmt: skip
     silent = today.filter(~judged)["outcome"].value_counts(sort=True)
 

@@ -140,7 +140,7 @@ def control(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("broken", "fires"), [("1-2s", 0), ("1-3s", 1), ("2-2s", 1), ("R-4s", 1), ("4-1s", 1), ("10x", 1), ("8x", 0)]
+    ("broken", "fires"), [("1-2s", 0), ("1-3s", 1), ("2-2s", 1), ("R-4s", 1), ("4-1s", 1), ("10x", 1), ("8x", 1), ("12x", 0)]
 )
 def test_qc_rejection_by_rule(broken: str, fires: int) -> None:
     row = {
