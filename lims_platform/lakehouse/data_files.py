@@ -10,7 +10,8 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -70,20 +71,47 @@ def write_files(folder: Path, partition: str | None, frame: pl.LazyFrame) -> lis
     files: list[DataFile] = []
 
     def named(args: FileProviderArgs) -> str:
-        day = args.partition_keys.item()
-        files.append(DataFile(folder, f"{partition}={day}/part-{uuid4()}.parquet", day))
+        files.append(_new_file(folder, partition, args.partition_keys.item()))
         return files[-1].name
 
-    target: Path | pl.PartitionBy
-    if partition is None:
-        files.append(DataFile(folder, f"part-{uuid4()}.parquet", None))
-        target = files[0].path
-    else:
-        target = pl.PartitionBy(
-            folder, key=partition, include_key=False, file_path_provider=named, approximate_bytes_per_file=None
-        )
+    with _removed_on_failure(folder, files):
+        if partition is None:
+            files.append(_new_file(folder, None, None))
+            _sink(frame, files[0].path)
+        else:
+            days = pl.PartitionBy(
+                folder, key=partition, include_key=False, file_path_provider=named, approximate_bytes_per_file=None
+            )
+            _sink(frame, days)
+    return files
+
+
+def write_days(folder: Path, partition: str, frame: pl.DataFrame) -> list[DataFile]:
+    """``write_files`` of a frame in memory that is sorted by ``partition``: two days are written at a time."""
+    runs = frame[partition].rle().struct.unnest()
+    files = [_new_file(folder, partition, day) for day in runs["value"]]
+    starts = runs["len"].cum_sum() - runs["len"]
+    rows = frame.drop(partition)
+    with _removed_on_failure(folder, files), ThreadPoolExecutor(2) as pool:
+        slices = (rows.slice(start, length).lazy() for start, length in zip(starts, runs["len"], strict=True))
+        for _ in pool.map(_sink, slices, [file.path for file in files]):
+            pass
+    return files
+
+
+def _new_file(folder: Path, partition: str | None, day: date | None) -> DataFile:
+    place = "" if partition is None else f"{partition}={day}/"
+    return DataFile(folder, f"{place}part-{uuid4()}.parquet", day)
+
+
+def _sink(frame: pl.LazyFrame, target: Path | pl.PartitionBy) -> None:
+    frame.sink_parquet(target, compression="zstd", compression_level=_ZSTD_LEVEL, mkdir=True)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path, files: list[DataFile]) -> Iterator[None]:
     try:
-        frame.sink_parquet(target, compression="zstd", compression_level=_ZSTD_LEVEL, mkdir=True)
+        yield
     except BaseException as error:
         try:
             if isinstance(error, pl.exceptions.ComputeError):
@@ -91,7 +119,6 @@ def write_files(folder: Path, partition: str | None, frame: pl.LazyFrame) -> lis
         finally:
             discard(files)
         raise
-    return files
 
 
 def _refuse_full_disk(folder: Path) -> None:

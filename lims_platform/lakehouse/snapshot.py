@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.source import UTC
-from lims_platform.lakehouse.data_files import Commit, commit_files, write_files
+from lims_platform.lakehouse.data_files import Commit, commit_files, write_days, write_files
 from lims_platform.lakehouse.lake import Lake, stored_schema, writing
 from lims_platform.lakehouse.versions import base_key, live_rows
 
@@ -120,7 +120,7 @@ class Snapshot:
         return {day for day in days if self._delta.transaction_version(self._app(day)) is None}
 
     def append(self, changes: pl.DataFrame, days: Collection[date], run_id: str) -> int:
-        """Commit ``changes`` with one app transaction per day of ``days``; returns the version, which is pinned from now on.
+        """Commit ``changes``, sorted by day, with one app transaction per day of ``days``; returns the version, then pinned.
 
         Raises CommitFailedError when one of the days was committed after the pin (blind appends would never conflict), and
         LakeWriteError.
@@ -142,7 +142,7 @@ class Snapshot:
 
         folder, partition = self._lake.path(self._table), self._table.partition
         with writing(self._table):
-            written = write_files(folder, partition, changes.lazy()) if changes.height else []
+            written = write_days(folder, partition, changes) if partition else write_files(folder, None, changes.lazy())
             self._version = commit_files(folder, partition, written, what, is_unchanged)
             self._delta = DeltaTable(str(folder), version=self._version)
         return self._version

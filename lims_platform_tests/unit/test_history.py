@@ -191,7 +191,7 @@ def test_the_loser_of_two_writers_reads_again_and_adds_nothing(tmp_path: Path, m
 
     first, second = new_history(tmp_path), new_history(tmp_path)
     source = Source([(f"S{i}", 0, 7.0, 0) for i in range(10)])
-    real, raced = module.write_files, []
+    real, raced = module.write_days, []
 
     def raced_write(*args: Any) -> list[DataFile]:
         if not raced:
@@ -199,7 +199,7 @@ def test_the_loser_of_two_writers_reads_again_and_adds_nothing(tmp_path: Path, m
             load(second, source, 4, 1)
         return real(*args)
 
-    monkeypatch.setattr(module, "write_files", raced_write)
+    monkeypatch.setattr(module, "write_days", raced_write)
     (result,) = load(first, source, 4, 0)
     assert result.counts["inserts"] == 0 and bronze(first).height == 10
 
