@@ -1,12 +1,16 @@
-"""A run that kills itself: ``python -m lims_platform_tests.victim MOMENT N -- dagster arguments``.
+"""A run that kills itself: ``python -m lims_platform_tests.victim MOMENT N TRACE -- dagster arguments``.
 
 The platform's own code and Dagster's own command, with SIGKILL sent at the N-th commit to the lake: ``during`` it (a thread
-shoots while the commit runs), or ``after`` it (before Dagster has written any event of it); or ``events``: half way through
-the N-th batch of events. Only tests and benchmarks start it.
+shoots once the commit's first file is there), or ``after`` it (before Dagster has written any event of it); or ``events``:
+half way through the N-th batch of events. ``never``: not at all. What the shot met goes to TRACE, line by line as it
+happens, so that the state left on disk can be held against it (``kills``); of a run that went to its end, the number of its
+commits. Only tests and benchmarks start it.
 """
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import random
 import signal
@@ -14,10 +18,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-#: The longest time into a commit at which it is shot; a commit of a small table takes about this long.
-DURING_SECONDS = 0.03
+from deltalake import DeltaTable
+
+#: The longest time after a commit's first file at which it is shot; the rest of a small commit takes about this long.
+DURING_SECONDS = 0.01
+#: A commit that writes no file, a delete, is shot all the same.
+NO_FILE_SECONDS = 5.0
 
 
 def die() -> None:
@@ -25,24 +34,45 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def deadly(original: Callable[..., Any], moment: str, fatal: int, counted: list[int]) -> Callable[..., Any]:
-    """``original``, fatal at its call number ``fatal`` over all functions that share ``counted``."""
+def data_files(table: Path) -> set[str]:
+    """Parquet files of a table's folder, whether the log names them or not."""
+    return {str(path.relative_to(table)) for path in table.rglob("*.parquet")}
 
-    def shoot() -> None:
+
+def write_down(trace: Path, **told: Any) -> None:
+    """One line that survives the kill."""
+    with trace.open("a") as file:
+        file.write(json.dumps(told) + "\n")
+
+
+def deadly(
+    original: Callable[..., Any], folder: Callable[..., Path], moment: str, fatal: int, counted: list[int], trace: Path
+) -> Callable[..., Any]:
+    """``original``, fatal at its call number ``fatal`` over all functions that share ``counted``.
+
+    ``folder`` gives the table's folder for the arguments of the call.
+    """
+
+    def shoot(table: Path, before: set[str]) -> None:
+        latest = time.monotonic() + NO_FILE_SECONDS
+        while data_files(table) == before and time.monotonic() < latest:
+            time.sleep(0.0005)
         time.sleep(random.uniform(0.0, DURING_SECONDS))
         die()
 
     def call(*args: Any, **kwargs: Any) -> Any:
         counted[0] += 1
-        is_it = counted[0] == fatal
-        if is_it and moment == "during":
-            threading.Thread(target=shoot).start()
-        result = original(*args, **kwargs)
-        if is_it:
-            if moment == "during":
-                time.sleep(2 * DURING_SECONDS)
-            die()
-        return result
+        if counted[0] != fatal:
+            return original(*args, **kwargs)
+        table = folder(*args)
+        before = data_files(table)
+        version = DeltaTable(str(table)).version() if DeltaTable.is_deltatable(str(table)) else -1
+        write_down(trace, at="entered", table=str(table), files=sorted(before), version=version, time=time.time())
+        if moment == "during":
+            threading.Thread(target=shoot, args=(table, before)).start()
+        original(*args, **kwargs)
+        write_down(trace, at="returned", table=str(table))
+        die()
 
     return call
 
@@ -68,13 +98,16 @@ def main(arguments: list[str]) -> None:
     from lims_platform.lakehouse.lake import Lake
     from lims_platform.lakehouse.snapshot import Snapshot
 
-    moment, fatal, command = arguments[0], int(arguments[1]), arguments[arguments.index("--") + 1 :]
+    moment, fatal, trace, command = arguments[0], int(arguments[1]), Path(arguments[2]), arguments[4:]
+    fatal = 0 if moment == "never" else fatal
     if moment == "events":
         Storage.index_transaction = half_a_batch(Storage.index_transaction, fatal)  # type: ignore[method-assign]
-    elif moment != "never":
+    else:
         counted = [0]
-        Lake.replace = deadly(Lake.replace, moment, fatal, counted)  # type: ignore[method-assign]
-        Snapshot.append = deadly(Snapshot.append, moment, fatal, counted)  # type: ignore[method-assign]
+        atexit.register(lambda: write_down(trace, commits=counted[0]))
+        armed = moment, fatal, counted, trace
+        Lake.replace = deadly(Lake.replace, lambda lake, table, *_: lake.path(table), *armed)  # type: ignore[method-assign]
+        Snapshot.append = deadly(Snapshot.append, lambda one, *_: Path(one._delta.table_uri), *armed)  # type: ignore[method-assign]
     create_dagster_cli()(args=command)
 
 
