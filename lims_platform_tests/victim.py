@@ -1,12 +1,16 @@
-"""A run that kills itself: ``python -m lims_platform_tests.victim MOMENT N -- dagster arguments``.
+"""A run that kills itself: ``python -m lims_platform_tests.victim MOMENT N TRACE -- dagster arguments``.
 
-The platform's own code and Dagster's own command, with SIGKILL sent at the N-th write to the lake: ``during`` it (a thread
-shoots while it runs), ``before`` its commit (its files are there and no version names them), or ``after`` it (before Dagster
-has written any event of it); or ``events``: half way through the N-th batch of events. Only tests and benchmarks start it.
+The platform's own code and Dagster's own command, with SIGKILL sent at the N-th commit to the lake: ``during`` it (a thread
+shoots once the commit's first file is there), ``before`` the log is told (all its files are there and no version names them),
+or ``after`` it (before Dagster has written any event of it); or ``events``: half way through the N-th batch of events. ``never``: not at all. What the shot met goes to TRACE, line by line as it
+happens, so that the state left on disk can be held against it (``kills``); of a run that went to its end, the number of its
+commits. Only tests and benchmarks start it.
 """
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import random
 import signal
@@ -14,10 +18,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-#: The longest time into a commit at which it is shot; a commit of a small table takes about this long.
-DURING_SECONDS = 0.03
+from deltalake import DeltaTable
+
+#: The longest time after a commit's first file at which it is shot, as a rule much sooner: a small commit is a few
+#: milliseconds.
+DURING_SECONDS = 0.01
+#: A commit that writes no file, a delete, is shot all the same.
+NO_FILE_SECONDS = 5.0
 
 
 def die() -> None:
@@ -25,26 +35,47 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def deadly(original: Callable[..., Any], moment: str, fatal: int, counted: list[int]) -> Callable[..., Any]:
-    """``original``, fatal at its call number ``fatal`` over all functions that share ``counted``."""
+def data_files(table: Path) -> set[str]:
+    """Parquet files of a table's folder, whether the log names them or not."""
+    return {str(path.relative_to(table)) for path in table.rglob("*.parquet")}
 
-    def shoot() -> None:
-        time.sleep(random.uniform(0.0, DURING_SECONDS))
+
+def write_down(trace: Path, **told: Any) -> None:
+    """One line that survives the kill."""
+    with trace.open("a") as file:
+        file.write(json.dumps(told) + "\n")
+
+
+def deadly(
+    original: Callable[..., Any], folder: Callable[..., Path], moment: str, fatal: int, counted: list[int], trace: Path
+) -> Callable[..., Any]:
+    """``original``, fatal at its call number ``fatal`` over all functions that share ``counted``.
+
+    ``folder`` gives the table's folder for the arguments of the call.
+    """
+
+    def shoot(table: Path, before: set[str]) -> None:
+        latest = time.monotonic() + NO_FILE_SECONDS
+        while data_files(table) == before and time.monotonic() < latest:
+            time.sleep(0.0005)
+        time.sleep(DURING_SECONDS * random.random() ** 4)
         die()
 
     def call(*args: Any, **kwargs: Any) -> Any:
         counted[0] += 1
-        is_it = counted[0] == fatal
-        if is_it and moment == "before":
+        if counted[0] != fatal:
+            return original(*args, **kwargs)
+        table = folder(*args)
+        before = data_files(table) - {file.name for file in args[2] if moment == "before"}
+        version = DeltaTable(str(table)).version() if DeltaTable.is_deltatable(str(table)) else -1
+        write_down(trace, at="entered", table=str(table), files=sorted(before), version=version, time=time.time())
+        if moment == "before":
             die()
-        if is_it and moment == "during":
-            threading.Thread(target=shoot).start()
-        result = original(*args, **kwargs)
-        if is_it:
-            if moment == "during":
-                time.sleep(2 * DURING_SECONDS)
-            die()
-        return result
+        if moment == "during":
+            threading.Thread(target=shoot, args=(table, before)).start()
+        original(*args, **kwargs)
+        write_down(trace, at="returned", table=str(table))
+        die()
 
     return call
 
@@ -69,15 +100,21 @@ def main(arguments: list[str]) -> None:
     from lims_platform.automation.event_log import BatchedSqliteEventLogStorage as Storage
     from lims_platform.lakehouse import lake, snapshot
 
-    moment, fatal, command = arguments[0], int(arguments[1]), arguments[arguments.index("--") + 1 :]
+    moment, fatal, trace, command = arguments[0], int(arguments[1]), Path(arguments[2]), arguments[4:]
+    fatal = 0 if moment == "never" else fatal
     if moment == "events":
         Storage.index_transaction = half_a_batch(Storage.index_transaction, fatal)  # type: ignore[method-assign]
-    elif moment == "before":
-        lake.commit_files = snapshot.commit_files = deadly(lake.commit_files, moment, fatal, [0])  # type: ignore[attr-defined]
-    elif moment != "never":
+    else:
         counted = [0]
-        lake.Lake.replace = deadly(lake.Lake.replace, moment, fatal, counted)  # type: ignore[method-assign]
-        snapshot.Snapshot.append = deadly(snapshot.Snapshot.append, moment, fatal, counted)  # type: ignore[method-assign]
+        atexit.register(lambda: write_down(trace, commits=counted[0]))
+        armed = moment, fatal, counted, trace
+        if moment == "before":
+            commit = deadly(lake.commit_files, lambda folder, *_: folder, *armed)
+            lake.commit_files = snapshot.commit_files = commit  # type: ignore[attr-defined]
+        else:
+            one, many = lake.Lake, snapshot.Snapshot
+            one.replace = deadly(one.replace, lambda it, table, *_: it.path(table), *armed)  # type: ignore[method-assign]
+            many.append = deadly(many.append, lambda it, *_: Path(it._delta.table_uri), *armed)  # type: ignore[method-assign]
     create_dagster_cli()(args=command)
 
 
