@@ -70,7 +70,8 @@ def faults(frame: pl.DataFrame, known: Mapping[str, Limit]) -> pl.DataFrame:
             )
         )
         text = pl.format(f"{_named(limit)} sensor fault: {{}}", said)
-        parts.append(_finding(frame.filter(pl.col(f"_fault_{name}")), 0, _CRITICAL, text))
+        needed = frame.select("_row", f"_raw_{name}", f"_text_{name}", f"_fault_{name}")
+        parts.append(_finding(needed.filter(pl.col(f"_fault_{name}")), 0, _CRITICAL, text))
     return pl.concat(parts)
 
 
@@ -85,14 +86,15 @@ def critical(frame: pl.DataFrame, known: Mapping[str, Limit]) -> pl.DataFrame:
         ):
             if bound is not None:
                 words = f"{_named(limit)} {{}}{_unit(limit)} is {word} its critical limit {bound:g}"
-                parts.append(_finding(frame.filter(beyond), 1, _CRITICAL, pl.format(words, _number(value))))
+                rows = frame.select("_row", name).filter(beyond)
+                parts.append(_finding(rows, 1, _CRITICAL, pl.format(words, _number(value))))
     return pl.concat(parts) if parts else NONE
 
 
 def unusual(frame: pl.DataFrame, limit: Limit, centre: Centre, z: Floats, rows: Ints) -> pl.DataFrame:
     """Single values too far from the batch's centre."""
     middle = _back(limit, centre.centre)
-    chosen = frame[rows].with_columns(pl.Series("_z", z[rows]))
+    chosen = frame.select("_row", limit.measurement)[rows].with_columns(pl.Series("_z", z[rows]))
     words = f"{_named(limit)} {{}}{_unit(limit)} is {{}} SD {{}} the batch's centre {middle:.3g}, {{}}"
     inside = pl.col(limit.measurement).is_between(limit.expected_low, limit.expected_high)
     text = pl.format(
@@ -111,30 +113,32 @@ def shifts(frame: pl.DataFrame, limit: Limit, centre: Centre, order: Ints, runs:
         return NONE
     length = runs.stop - runs.first
     run = np.repeat(np.arange(length.size), length)
-    chosen = frame[order[places(runs.first, runs.stop)]].with_columns(
-        pl.Series("_length", length[run]), pl.Series("_grows", runs.growth[run] > _GROWS), pl.Series("_run", run)
+    rows = order[places(runs.first, runs.stop)]
+    mean = np.bincount(run, frame[limit.measurement].to_numpy()[rows], minlength=length.size) / length
+    by = _number(pl.col("_by"))
+    told = pl.DataFrame(
+        {"_by": mean - _back(limit, centre.centre), "_length": length, "_grows": runs.growth > _GROWS}
+    ).select(
+        pl.format(
+            f"{_named(limit)} drift: shift of {{}}{_unit(limit)} over {{}} consecutive samples{{}}",
+            pl.when(pl.col("_by") > 0).then(pl.format("+{}", by)).otherwise(by),
+            pl.col("_length"),
+            pl.when(pl.col("_grows")).then(pl.lit(", growing")).otherwise(pl.lit("")),
+        ).alias("_text")
     )
-    by = (pl.col(limit.measurement).mean() - _back(limit, centre.centre)).over("_run")
-    signed = pl.when(by > 0).then(pl.format("+{}", _number(by))).otherwise(_number(by))
-    text = pl.format(
-        f"{_named(limit)} drift: shift of {{}}{_unit(limit)} over {{}} consecutive samples{{}}",
-        signed,
-        pl.col("_length"),
-        pl.when(pl.col("_grows")).then(pl.lit(", growing")).otherwise(pl.lit("")),
-    )
-    return _finding(chosen, 3, _WARNING, text)
+    return _finding(pl.DataFrame({"_row": rows, "_text": told["_text"].gather(run)}), 3, _WARNING, pl.col("_text"))
 
 
 def trends(frame: pl.DataFrame, limit: Limit, rows: Ints, direction: float) -> pl.DataFrame:
     """Samples a trend through the whole batch has carried away from where it began."""
     word = "rising" if direction > 0 else "falling"
     text = pl.lit(f"{_named(limit)} drift: {word} through the whole batch")
-    return _finding(frame[np.sort(rows)], 4, _WARNING, text)
+    return _finding(pl.DataFrame({"_row": np.sort(rows)}), 4, _WARNING, text)
 
 
 def whole_batch(frame: pl.DataFrame, limit: Limit, centre: Centre) -> pl.DataFrame:
     """Values outside the expected range in a batch whose centre lies outside it too."""
-    outside = frame.filter(limit.outside(pl.col(limit.measurement)))
+    outside = frame.select("_row", limit.measurement).filter(limit.outside(pl.col(limit.measurement)))
     middle = f"{_back(limit, centre.centre):.3g}{_unit(limit)}"
     text = (
         f"{_named(limit)} of the whole batch (centre {middle}) is outside {limit.expected_low:g} to {limit.expected_high:g}"
@@ -149,9 +153,7 @@ def combinations(frame: pl.DataFrame, z: Mapping[str, Floats], distance: Floats,
     names = np.array(list(z))
     size = np.abs(np.nan_to_num(np.column_stack([values[rows] for values in z.values()])))
     top = np.argsort(-size, axis=1, kind="stable")[:, :2]
-    chosen = frame[rows].with_columns(
-        pl.Series("_d", distance[rows]), pl.Series("_one", names[top[:, 0]]), pl.Series("_two", names[top[:, 1]])
-    )
+    chosen = pl.DataFrame({"_row": rows, "_d": distance[rows], "_one": names[top[:, 0]], "_two": names[top[:, 1]]})
     text = pl.format(
         "unusual combination of measurements, most of all {} with {} (Mahalanobis distance {})",
         pl.col("_one"),
@@ -165,10 +167,9 @@ def joined(findings: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """One row per sample that has any: _row, _gravity (the gravest), reasons ('; '-joined, in rank order)."""
     return (
         pl.concat(findings)
-        .unique(["_row", "text"], keep="first", maintain_order=True)
         .sort("_row", "_rank", maintain_order=True)
         .group_by("_row", maintain_order=True)
-        .agg(pl.col("_gravity").max(), pl.col("text").str.join("; ").alias("reasons"))
+        .agg(pl.col("_gravity").max(), pl.col("text").unique(maintain_order=True).str.join("; ").alias("reasons"))
     )
 
 

@@ -175,35 +175,33 @@ def find_runs(z: Floats, group: Ints, limit: float) -> Runs:
     there is a run; its ends are then those of the greatest likelihood. Short windows come first and take what they find
     out of the longer ones, which would otherwise join one run with the next.
     """
-    left = z.copy()
-    total = _totals(left, limit)
+    left, clipped = z.copy(), np.clip(z, -_CLIP * limit, _CLIP * limit)
+    total = np.zeros(z.size + 1)
+    np.cumsum(clipped, out=total[1:])
     none = np.empty(0, dtype=np.int64)
     found = [(none, none, np.empty(0))]
     change = np.flatnonzero(np.diff(group)) + 1
     bounds = (np.concatenate([[0], change]), np.append(change, z.size))
     for length in _lengths(z.size):
+        least = limit * math.sqrt(length)
+        over = np.flatnonzero(np.abs(total[length:] - total[:-length]) > least)
+        over = over[group[over] == group[over + length - 1]]
         for _ in range(_ROUNDS):
-            score = (total[length:] - total[:-length]) / np.sqrt(length)
-            over = np.flatnonzero(np.abs(score) > limit)
-            over = over[group[over] == group[over + length - 1]]
-            runs = [
-                _likely_runs(left, bounds, limit, over[side], score[over[side]], length)
-                for side in (score[over] > 0, score[over] < 0)
-                if side.any()
-            ]
-            runs = [run for run in runs if run[0].size]
-            if not runs:
+            raised = total[over + length] - total[over]
+            up, down = np.flatnonzero(raised > least), np.flatnonzero(raised < -least)
+            # one side after the other: stretches of both may overlap
+            still = np.concatenate([up, down])
+            if not still.size:
                 break
-            for first, stop, _ in runs:
-                left[places(first, stop)] = 0.0
-            found += runs
-            total = _totals(left, limit)
+            runs = _likely_runs(left, bounds, limit, over[still], raised[still] / math.sqrt(length), length)
+            if not runs[0].size:
+                break
+            inside = places(runs[0], runs[1])
+            left[inside] = clipped[inside] = 0.0
+            found.append(runs)
+            np.cumsum(clipped, out=total[1:])
     first, stop, level = (np.concatenate(column) for column in zip(*found, strict=True))
     return Runs(first, stop, level, np.sign(level) * _growth(z, first, stop))
-
-
-def _totals(z: Floats, limit: float) -> Floats:
-    return np.concatenate([[0.0], np.cumsum(np.clip(z, -_CLIP * limit, _CLIP * limit))])
 
 
 def _sums(values: Any, first: Ints, stop: Ints) -> Floats:
@@ -220,20 +218,21 @@ def places(first: Ints, stop: Ints) -> Ints:
 def _likely_runs(
     z: Floats, bounds: tuple[Ints, Ints], limit: float, over: Ints, score: Floats, length: int
 ) -> tuple[Ints, Ints, Floats]:
-    """First, stop and level of the most likely run of every stretch of windows over the limit, all to one side.
+    """First, stop and level of the most likely run of every stretch of windows over the limit to one side.
 
-    ``bounds``: first and stop of each group; ``over``: where windows of ``length`` start; ``score``: theirs.
+    ``bounds``: first and stop of each group; ``over``: where windows of ``length`` start, those above before those below,
+    each in order; ``score``: theirs.
     """
-    sign = np.sign(score[0])
     # a window's length to both sides within its group, for the ends of the run may lie beyond the windows
     within = np.searchsorted(bounds[1], over, side="right")
     low = np.maximum(over - length, bounds[0][within])
     high = np.minimum(over + 2 * length, bounds[1][within])
-    opens = np.concatenate([[0], np.flatnonzero(low[1:] >= high[:-1]) + 1])
+    opens = np.concatenate([[0], np.flatnonzero((low[1:] >= high[:-1]) | (score[1:] * score[:-1] < 0)) + 1])
     low, high = low[opens], high[np.append(opens[1:], over.size) - 1]
+    sign = np.sign(score[opens])
     inside = places(low, high)
     begin = np.cumsum(high - low) - (high - low)
-    rising = np.clip(sign * z[inside], -2 * _CLIP * limit, 2 * _CLIP * limit)
+    rising = np.clip(np.repeat(sign, high - low) * z[inside], -2 * _CLIP * limit, 2 * _CLIP * limit)
     # the level to begin with is that of the stretch's highest window
     level = np.maximum.reduceat(np.abs(score), opens) / np.sqrt(length)
     for _ in range(2):  # the level tells the ends, the ends the level
@@ -241,11 +240,11 @@ def _likely_runs(
         level = _sums(rising, first, stop) / (stop - first)
     clipped = np.minimum(rising, _CLIP * limit)
     kept = (stop - first >= SHORTEST_RUN) & (_sums(clipped, first, stop) > limit * np.sqrt(stop - first))
-    first, stop, level = first[kept], stop[kept], level[kept]
+    first, stop, level, sign = first[kept], stop[kept], level[kept], sign[kept]
     run = np.repeat(np.arange(first.size), stop - first)
     apart = (rising[places(first, stop)] - level[run]) ** 2
     alike = np.bincount(run, apart, minlength=first.size) <= _UNLIKE**2 * (stop - first - 1)
-    return inside[first[alike]], inside[stop[alike] - 1] + 1, sign * level[alike]
+    return inside[first[alike]], inside[stop[alike] - 1] + 1, (sign * level)[alike]
 
 
 def _argmax(values: Floats, begin: Ints) -> Ints:
@@ -274,9 +273,9 @@ def _likeliest(z: Floats, begin: Ints, level: Floats) -> tuple[Ints, Ints]:
 
 def _growth(z: Floats, first: Ints, stop: Ints) -> Floats:
     """t value of the slope of z within each run (SD 1)."""
-    place, length = np.arange(z.size, dtype=np.float64), (stop - first).astype(np.float64)
-    middle = (first + stop - 1) / 2
-    cross = _sums(place * z, first, stop) - middle * _sums(z, first, stop)
+    length, inside = (stop - first).astype(np.float64), places(first, stop)
+    run = np.repeat(np.arange(first.size), stop - first)
+    cross = np.bincount(run, (inside - ((first + stop - 1) / 2)[run]) * z[inside], minlength=first.size)
     return np.asarray(cross / np.sqrt(length * (length**2 - 1) / 12), dtype=np.float64)
 
 

@@ -22,6 +22,7 @@ false-alarm rate, and it ranks an odd combination of correlated sensors behind s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -70,11 +71,10 @@ def watch(samples: pl.DataFrame, limits: pl.DataFrame, false_alarms: float = 0.0
     frame, absent = _readable(samples, known)
     frame = _with_faults(frame, known)
     findings = [words.faults(frame, known), words.critical(frame, known)]
-    order = _time_order(frame)
-    facility = frame["facility_id"].fill_null("").rank("dense").to_numpy().astype(np.int64)
-    z, centres = _standardised(frame, known, order, facility, false_alarms)
+    order = _orders(frame)
+    z, centres = _standardised(frame, known, order, false_alarms)
     for name, centre in centres.items():
-        findings += _single(frame, known[name], centre, z[name], order, facility, false_alarms / len(known))
+        findings += _single(frame, known[name], centre, z[name], order, false_alarms / len(known))
     distance, combined = _combined(frame, z, centres, false_alarms)
     findings.append(combined)
     outcome = _outcome(frame, known, centres, absent)
@@ -100,8 +100,10 @@ def _readable(samples: pl.DataFrame, known: Mapping[str, Limit]) -> tuple[pl.Dat
             columns += [number.alias(name), (text.is_not_null() & number.is_null()).alias(f"_text_{name}")]
         else:
             columns += [pl.lit(None, pl.Float64).alias(name), pl.lit(False).alias(f"_text_{name}")]
-    before = pl.col("sensor_faults") if "sensor_faults" in samples.columns else pl.lit(None)
-    columns.append(before.cast(pl.String).fill_null("").str.split(";").alias("_before"))
+    told = pl.col("sensor_faults").cast(pl.String).fill_null("").str.split(";")
+    for name in known:
+        before = told.list.contains(name) if "sensor_faults" in samples.columns else pl.lit(False)
+        columns.append(before.alias(f"_before_{name}"))
     frame = samples.select(*columns, _time(samples).alias("measured_at"), pl.int_range(pl.len()).alias("_row"))
     return frame, [name for name in known if name not in present]
 
@@ -121,7 +123,7 @@ def _time(samples: pl.DataFrame) -> pl.Expr:
 def _with_faults(frame: pl.DataFrame, known: Mapping[str, Limit]) -> pl.DataFrame:
     """``_fault_<m>``, ``_raw_<m>`` (what was there), the measurement null where faulty, sensor_faults, out_of_range."""
     fault = {
-        name: limit.fault(pl.col(name)).fill_null(False) | pl.col(f"_text_{name}") | pl.col("_before").list.contains(name)
+        name: limit.fault(pl.col(name)).fill_null(False) | pl.col(f"_text_{name}") | pl.col(f"_before_{name}")
         for name, limit in known.items()
     }
     marked = frame.with_columns(
@@ -134,33 +136,44 @@ def _with_faults(frame: pl.DataFrame, known: Mapping[str, Limit]) -> pl.DataFram
     )
 
 
-def _time_order(frame: pl.DataFrame) -> Ints:
-    """Rows in time order, those without a time left out; the rows' own order where no row has one."""
+@dataclass(frozen=True)
+class _Orders:
+    """Rows in time order, and in time order within each facility; ``facility``: its number by row."""
+
+    time: Ints
+    grouped: Ints
+    facility: Ints
+
+
+def _orders(frame: pl.DataFrame) -> _Orders:
+    """Rows without a time are left out; where no row has one they are in time order as they come."""
     time = frame["measured_at"]
-    if time.null_count() == time.len():
-        return np.arange(frame.height)
-    order = time.arg_sort(nulls_last=True).to_numpy().astype(np.int64)
-    return order[: time.len() - time.null_count()]
+    order = np.arange(frame.height)
+    if time.null_count() < time.len():
+        order = time.arg_sort(nulls_last=True).to_numpy().astype(np.int64)[: time.len() - time.null_count()]
+    facility = frame["facility_id"].fill_null("").cast(pl.Categorical).to_physical().to_numpy().astype(np.int64)
+    return _Orders(order, order[np.argsort(facility[order], kind="stable")], facility)
 
 
 def _standardised(
-    frame: pl.DataFrame, known: Mapping[str, Limit], order: Ints, facility: Ints, false_alarms: float
+    frame: pl.DataFrame, known: Mapping[str, Limit], order: _Orders, false_alarms: float
 ) -> tuple[dict[str, Floats], dict[str, Centre]]:
     """z and centre per measurement; values in a run take no part in the centre the others are held against."""
     scores, centres = {}, {}
     for name, limit in known.items():
         x = limit.transform(frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy())
         scores[name] = np.full(frame.height, np.nan)
-        centre = st.robust_centre(x, _floor(limit, x))
+        floor = _floor(limit, x)
+        centre = st.robust_centre(x, floor)
         if centre is None:
             continue
         # a long shift widens the spread that hides it: take it out, estimate again
         z = (x - centre.centre) / centre.spread
         in_run = np.zeros(x.size, dtype=np.bool_)
-        for rows, runs in _scans(z, order, facility, _SUSPECT_SHARE / len(known)):
+        for rows, runs in _scans(z, order, _SUSPECT_SHARE / len(known)):
             in_run[rows[st.places(runs.first, runs.stop)]] = True
         if in_run.any():
-            centre = st.robust_centre(np.where(in_run, np.nan, x), _floor(limit, x)) or centre
+            centre = st.robust_centre(np.where(in_run, np.nan, x), floor) or centre
         scores[name], centres[name] = (x - centre.centre) / centre.spread, centre
     return scores, centres
 
@@ -175,33 +188,35 @@ def _floor(limit: Limit, x: Floats) -> float:
     return float(np.cbrt(value + limit.resolution) - np.cbrt(value))
 
 
-def _scans(z: Floats, order: Ints, facility: Ints, share: float) -> list[tuple[Ints, st.Runs]]:
+def _scans(z: Floats, order: _Orders, share: float) -> list[tuple[Ints, st.Runs]]:
     """Runs in time, and in time within each facility where there are several. Rows by scanned place, and the runs.
 
     What a run in time explains is left out of the facilities' scan: its neighbours there would ride on it.
     """
-    rows = order[np.isfinite(z[order])]
-    several = np.unique(facility[rows]).size > 1
+    left = np.isfinite(z)
+    rows = order.time[left[order.time]]
+    facility = order.facility
+    several = bool((facility[rows] != facility[rows[:1]]).any())
     limit = st.run_limit(share / (1 + several), max(rows.size, 1))
     runs = st.find_runs(z[rows], np.zeros(rows.size, dtype=np.int64), limit)
     if not several:
         return [(rows, runs)]
-    rest = np.delete(rows, st.places(runs.first, runs.stop))
-    rest = rest[np.argsort(facility[rest], kind="stable")]
+    left[rows[st.places(runs.first, runs.stop)]] = False
+    rest = order.grouped[left[order.grouped]]
     return [(rows, runs), (rest, st.find_runs(z[rest], facility[rest], limit))]
 
 
 def _single(
-    frame: pl.DataFrame, limit: Limit, centre: Centre, z: Floats, order: Ints, facility: Ints, false_alarms: float
+    frame: pl.DataFrame, limit: Limit, centre: Centre, z: Floats, order: _Orders, false_alarms: float
 ) -> list[pl.DataFrame]:
     """Findings of one measurement: values, runs, trend, and where the batch itself lies."""
     away = np.flatnonzero(np.abs(z) > st.value_limit(false_alarms * _SHARE_VALUES, centre.count))
     found = [words.unusual(frame, limit, centre, z, away)]
     quiet = z.copy()
-    for rows, runs in _scans(z, order, facility, false_alarms * _SHARE_RUNS):
+    for rows, runs in _scans(z, order, false_alarms * _SHARE_RUNS):
         found.append(words.shifts(frame, limit, centre, rows, runs))
         quiet[rows[st.places(runs.first, runs.stop)]] = np.nan
-    found.append(_trend(frame, limit, quiet, order, false_alarms * _SHARE_TREND))
+    found.append(_trend(frame, limit, quiet, order.time, false_alarms * _SHARE_TREND))
     # of the batch as a whole: above or below what the laboratory expects, by more than its centre is uncertain
     margin = st.centre_limit(false_alarms * _SHARE_CENTRE, centre.count) * centre.spread / np.sqrt(centre.count)
     low, high = limit.transform(np.array([limit.expected_low, limit.expected_high], dtype=np.float64))
