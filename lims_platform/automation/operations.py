@@ -47,7 +47,8 @@ rebuild_days = dg.define_asset_job(
     # not the features: those from the repair's knowledge day on follow by themselves (late_knowledge), none earlier
     selection=dg.AssetSelection.groups("silver", "operations") | dg.AssetSelection.assets(["reports", "duckdb_catalog"]),
     partitions_def=DAILY,
-    description="Silver and operational marts of days whose bronze a reconciliation repaired.",
+    description="Silver and operational marts of days whose bronze a reconciliation repaired; silver of days whose rows an "
+    "edit of the reference tables changes (their marts follow).",
 )
 
 
