@@ -29,13 +29,14 @@ from lims_platform.automation.late_knowledge import LATE_SENSORS
 from lims_platform.automation.operations import OPERATIONS_JOBS, OPERATIONS_SCHEDULES, OPERATIONS_SENSORS
 from lims_platform.automation.plan import with_conditions
 from lims_platform.automation.progress import progress_logger
+from lims_platform.automation.reference_changes import REFERENCE_SENSORS
 from lims_platform.automation.schedules import SCHEDULES
 from lims_platform.automation.scorecard_checks import data_quality_shares
 from lims_platform.automation.sensors import SENSORS
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.io_manager import DeltaIOManager
 from lims_platform.lakehouse.lake import Lake
-from lims_platform.lakehouse.reference import load_reference
+from lims_platform.lakehouse.reference_states import ReferenceStates
 from lims_platform.settings import settings
 
 
@@ -44,9 +45,9 @@ def lake_resource(_: dg.InitResourceContext) -> Lake:
     return Lake(settings().lake_dir)
 
 
-@dg.resource(description="The laboratory's reference tables, read when a step starts")
+@dg.resource(description="The laboratory's reference tables, read when a step starts and kept")
 def reference_resource(_: dg.InitResourceContext) -> object:
-    return load_reference(settings().reference_dir)
+    return ReferenceStates(settings().reference_dir, settings().reference_states).current()
 
 
 @dg.resource(description="The sources and the pseudonyms at the door")
@@ -97,7 +98,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     checks = [*CHECKS, data_quality_shares, freshness]
     jobs = [*JOBS, freshness_job, *DEMO_JOBS, *ALERT_JOBS, *OPERATIONS_JOBS, health_job]
     schedules = [*SCHEDULES, *ALERT_SCHEDULES, *OPERATIONS_SCHEDULES, health_schedule]
-    sensors = [*SENSORS, *LATE_SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS]
+    sensors = [*SENSORS, *LATE_SENSORS, *REFERENCE_SENSORS, *ALERT_SENSORS, *OPERATIONS_SENSORS]
     health = pipeline_health_asset(watched(assets, checks, jobs, [*schedules, *sensors]))
     return dg.Definitions(
         assets=[*assets, health],

@@ -222,6 +222,11 @@ class Settings(BaseSettings):
         return self.data_dir / "lake"
 
     @property
+    def reference_states(self) -> Path:
+        """The states of the reference tables that standardised something, by digest."""
+        return self.data_dir / "reference_states"
+
+    @property
     def report_dir(self) -> Path:
         """Reports and workbooks for people."""
         return self.data_dir / "reports"

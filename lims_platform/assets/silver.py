@@ -30,6 +30,17 @@ def columns_of(name: str) -> list[str]:
     return list(TABLES[name].dtypes)
 
 
+def controls(bronze: pl.LazyFrame, reference: Reference) -> pl.LazyFrame:
+    """Rows of quality_control_standardized."""
+    made = standardise_qc(live_rows(bronze), reference).rename({"timestamp": "run_at"})
+    return made.select(columns_of("quality_control_standardized"))
+
+
+def samples(bronze: pl.LazyFrame, reference: Reference) -> pl.LazyFrame:
+    """Rows of sample_measurements."""
+    return measured_samples(live_rows(bronze), reference.sample_limits).select(columns_of("sample_measurements"))
+
+
 @dg.asset(**table_asset("lab_results_history", kinds={"polars", "deltalake"}, ins={"rows": reads("lab_results_raw")}))
 def lab_results_history(
     rows: pl.LazyFrame, door: dg.ResourceParam[Door], reference: dg.ResourceParam[Reference]
@@ -62,16 +73,12 @@ def device_metrics_normalized(rows: pl.LazyFrame) -> pl.LazyFrame:
     **table_asset("quality_control_standardized", kinds={"polars", "deltalake"}, ins={"rows": reads("quality_control_raw")})
 )
 def quality_control_standardized(rows: pl.LazyFrame, reference: dg.ResourceParam[Reference]) -> pl.LazyFrame:
-    return (
-        standardise_qc(live_rows(rows), reference)
-        .rename({"timestamp": "run_at"})
-        .select(columns_of("quality_control_standardized"))
-    )
+    return controls(rows, reference)
 
 
 @dg.asset(**table_asset("sample_measurements", kinds={"polars", "deltalake"}, ins={"rows": reads("batch_results_raw")}))
 def sample_measurements(rows: pl.LazyFrame, reference: dg.ResourceParam[Reference]) -> pl.LazyFrame:
-    return measured_samples(live_rows(rows), reference.sample_limits).select(columns_of("sample_measurements"))
+    return samples(rows, reference)
 
 
 SILVER_ASSETS = [

@@ -25,11 +25,10 @@ from lims_platform.automation.clocks import SENSOR_STATUS
 from lims_platform.automation.jobs import features_daily
 from lims_platform.automation.sensors import WATCHED
 from lims_platform.automation.windows import now
-from lims_platform.automation.written import last_versions, span_request
+from lims_platform.automation.written import last_versions, span_requests
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.snapshot import news_since
-from lims_platform.partitions import spans
 from lims_platform.settings import settings
 
 #: Features are made again at most this often: rows that trickle in late share a run.
@@ -86,19 +85,12 @@ def features_behind(
 
 
 def requests_for_features(behind: Iterable[dict[dg.AssetKey, set[date]]], reason: str) -> list[dg.RunRequest]:
-    """One run per span of days and set of features; the same reason never starts a second one."""
+    """Runs over the feature days that any of the news left behind."""
     days_of: dict[dg.AssetKey, set[date]] = defaultdict(set)
     for found in behind:
         for key, days in found.items():
             days_of[key] |= days
-    of_span: dict[tuple[date, date], list[dg.AssetKey]] = defaultdict(list)
-    for key, days in sorted(days_of.items()):
-        for span in spans(days):
-            of_span[span].append(key)
-    return [
-        span_request(first, last, f"{first} {last} {','.join(k.path[-1] for k in keys)} {reason}", keys)
-        for (first, last), keys in sorted(of_span.items())
-    ]
+    return span_requests(days_of, reason)
 
 
 def _read(lake: Lake, seen: dict[str, int]) -> list[Late]:

@@ -51,7 +51,8 @@ rebuild_days = dg.define_asset_job(
     selection=dg.AssetSelection.groups("silver", "operations") | dg.AssetSelection.assets(["reports", "duckdb_catalog"]),
     partitions_def=DAILY,
     tags=CAN_WAIT,
-    description="Silver and operational marts of days whose bronze a reconciliation repaired.",
+    description="Silver and operational marts of days whose bronze a reconciliation repaired; silver of days whose rows an "
+    "edit of the reference tables changes (their marts follow).",
 )
 
 

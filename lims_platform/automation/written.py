@@ -5,7 +5,8 @@ Here: questions to the event log that schedules, conditions, sensors and freshne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Literal
@@ -15,6 +16,8 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
+
+from lims_platform.partitions import spans
 
 #: Runs that hold or will hold their days: a second run over them would do the same work again.
 UNFINISHED = [
@@ -102,9 +105,30 @@ def unfinished_runs(instance: dg.DagsterInstance, job_name: str, silent_since: d
     return found
 
 
-def span_request(first: date, last: date, run_key: str, assets: list[dg.AssetKey] | None = None) -> dg.RunRequest:
+def span_request(
+    first: date,
+    last: date,
+    run_key: str,
+    assets: list[dg.AssetKey] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> dg.RunRequest:
     """One run over the days ``first`` to ``last``, of a job's whole selection or of ``assets`` only."""
+    given = dict(tags or {})
     if first == last:
-        return dg.RunRequest(run_key=run_key, partition_key=first.isoformat(), asset_selection=assets)
-    tags = {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
-    return dg.RunRequest(run_key=run_key, tags=tags, asset_selection=assets)
+        return dg.RunRequest(run_key=run_key, partition_key=first.isoformat(), asset_selection=assets, tags=given)
+    days = {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+    return dg.RunRequest(run_key=run_key, tags=given | days, asset_selection=assets)
+
+
+def span_requests(
+    days_of: Mapping[dg.AssetKey, Collection[date]], reason: str, tags: Mapping[str, str] | None = None
+) -> list[dg.RunRequest]:
+    """One run per span of days and set of assets; the same reason never starts a second one."""
+    of_span: dict[tuple[date, date], list[dg.AssetKey]] = defaultdict(list)
+    for key, days in sorted(days_of.items()):
+        for span in spans(days):
+            of_span[span].append(key)
+    return [
+        span_request(first, last, f"{first} {last} {','.join(k.path[-1] for k in keys)} {reason}", keys, tags)
+        for (first, last), keys in sorted(of_span.items())
+    ]

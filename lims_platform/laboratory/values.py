@@ -65,6 +65,17 @@ def parse_values(text: pl.Expr, locale: pl.Expr | str, reference: Reference) -> 
     return per_distinct({"text": column, "locale": rule}, grammar.parse, VALUE_FIELDS)
 
 
+def means_its_digits(text: pl.Expr, locale: pl.Expr) -> pl.Expr:
+    """True for a plain number, which no state of the reference tables reads otherwise; never null."""
+    digits = text.str.contains(PLAIN) & ~text.str.contains(SENTINEL)
+    return (digits & _point_is_decimal(text, locale)).fill_null(False)
+
+
+def _point_is_decimal(text: pl.Expr, locale: pl.Expr) -> pl.Expr:
+    """Where a comma separates decimals, a point may separate thousands."""
+    return locale.str.starts_with("point") | ~text.str.contains(".", literal=True)
+
+
 class Grammar:
     """The grammar over one state of the reference tables. ``parse`` is pure; the object only holds the compiled word
     lists.
@@ -93,11 +104,9 @@ class Grammar:
         rows = frame.select("text", "locale").with_row_index("__row__")
         # nine results in ten are plain numbers or such a number behind a sign: they need none of what follows
         text, sign = pl.col("text"), pl.col("text").str.extract("^([<>]=?)")
-        plain = text.str.contains(PLAIN) & ~text.str.contains(SENTINEL)
         known = sign.is_in(list(self._words.before)) & ~text.is_in(self._words.whole)
-        plain |= text.str.contains(SIGNED) & known.fill_null(False)
-        plain &= pl.col("locale").str.starts_with("point") | ~text.str.contains(".", literal=True)
-        plain = plain.fill_null(False)
+        signed = text.str.contains(SIGNED) & known.fill_null(False) & _point_is_decimal(text, pl.col("locale"))
+        plain = means_its_digits(text, pl.col("locale")) | signed.fill_null(False)
         comparator = sign.replace_strict(self._words.before, default=None, return_dtype=pl.String)
         done = rows.filter(plain).with_columns(
             [pl.lit(None, dtype).alias(name) for name, dtype in VALUE_FIELDS.items()]
