@@ -113,8 +113,9 @@ def main(arguments: list[str]) -> None:
             lake.commit_files = snapshot.commit_files = commit  # type: ignore[attr-defined]
         else:
             one, many = lake.Lake, snapshot.Snapshot
-            one.replace = deadly(one.replace, lambda it, table, *_: it.path(table), *armed)  # type: ignore[method-assign]
-            many.append = deadly(many.append, lambda it, *_: Path(it._delta.table_uri), *armed)  # type: ignore[method-assign]
+            replace = deadly(one.replace, lambda it, table, *_: it.path(table), *armed)
+            append = deadly(many.append, lambda it, *_: Path(it._delta.table_uri), *armed)
+            one.replace, many.append = replace, append  # type: ignore[method-assign]
     create_dagster_cli()(args=command)
 
 
