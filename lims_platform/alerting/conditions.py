@@ -9,10 +9,11 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lims_platform.alerting.devices import device_drift, device_risk, qc_fail_rate, qc_rejection
+from lims_platform.alerting.devices import device_drift, device_risk, patient_qc, qc_fail_rate, qc_rejection
 from lims_platform.alerting.platform_health import api_latency, freshness, pipeline_failure
 from lims_platform.alerting.results import corrected_report, critical_result, data_drift, outbreak
 from lims_platform.alerting.rules import Condition, Evaluation, Rule, Situation
+from lims_platform.alerting.samples import critical_sample
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ CONDITIONS: dict[str, Tested] = {
     "device_risk": Tested(device_risk, ("device_risk_scores",)),
     "outbreak": Tested(outbreak, ("outbreak_risk_features",)),
     "qc_rejection": Tested(qc_rejection, ("westgard_violations", "quality_control_standardized")),
+    "patient_qc": Tested(patient_qc, ("patient_qc",)),
+    "critical_sample": Tested(critical_sample, ("sample_alerts",)),
     "critical_result": Tested(critical_result, ("lab_results_standardized", "lab_results_quarantine")),
     "corrected_report": Tested(corrected_report, ("lab_results_history",)),
     "data_drift": Tested(data_drift, ("drift_report",)),

@@ -1,4 +1,4 @@
-"""Conditions about analysers: drift, risk of failure, rejected and failing controls.
+"""Conditions about analysers: drift, risk of failure, rejected and failing controls, patient-based QC.
 
 Here: which rows of which gold table are an alert, and in what words. Not here: the statistics (``laboratory``).
 """
@@ -113,6 +113,41 @@ def qc_rejection(rule: Rule, given: Situation) -> Evaluation:
             row_keys=pl.col("runs"),
             value=pl.col("worst"),
             evidence_at=pl.col("run_at"),
+        )
+    )
+
+
+def patient_qc(rule: Rule, given: Situation) -> Evaluation:
+    """gold/patient_qc: patients' results of a device and analyte left their limits on its newest evaluated day, and on at
+    least ``least`` days of the window: a single day is what the chosen false-alarm rate allows chance.
+    """
+    least = rule.number("least")
+    by = ["device_id", "loinc_code"]
+    first = (given.now - rule.window).date()
+    in_window = pl.col("as_of_date").is_between(first, given.now.date())
+    judged = given.tables["patient_qc"].filter(in_window, pl.col("alarm").is_not_null()).collect().sort("as_of_date")
+    if judged.is_empty():
+        return Evaluation(not_evaluable=f"no device and analyte was judged on {first} or later")
+    counted = judged.with_columns(
+        days=pl.col("alarm").sum().over(by), since=pl.col("as_of_date").filter("alarm").min().over(by)
+    )
+    newest = counted.unique(by, keep="last", maintain_order=True)
+    bad = newest.filter("alarm", pl.col("days") >= least)
+    words = pl.format(
+        "{} {}: patients' results too {} by {} on {}, {} days in alarm since {} (statistic {}, limit {})",
+        "device_id", pl.coalesce("analyte", "loinc_code"), pl.coalesce("direction", pl.lit("far off")),
+        pl.coalesce("monitor", pl.lit("patient-based QC")), _DAY, "days", pl.col("since").cast(pl.String),
+        shown(pl.col("max_statistic"), 2), shown(pl.col("control_limit"), 2),
+    )  # fmt: skip
+    return Evaluation(
+        findings(
+            bad,
+            subject=pl.format("{} {}", "device_id", "loinc_code"),
+            message=words,
+            device_id=pl.col("device_id"),
+            value=pl.col("max_statistic"),
+            limit=pl.col("control_limit"),
+            evidence_at=pl.coalesce("first_alarm_at", day_time(pl.col("as_of_date"))),
         )
     )
 

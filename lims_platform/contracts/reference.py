@@ -13,7 +13,7 @@ import polars as pl
 #: Conditions an alert rule may name (``alerting.conditions`` tests them).
 ALERT_CONDITIONS = (
     "device_drift", "device_risk", "outbreak", "qc_rejection", "critical_result", "corrected_report", "data_drift",
-    "qc_fail_rate", "pipeline_failure", "api_latency", "freshness",
+    "qc_fail_rate", "patient_qc", "critical_sample", "pipeline_failure", "api_latency", "freshness",
 )  # fmt: skip
 
 #: In a key column of the LOINC map, the conversions and the limits: any value, or none.
@@ -302,8 +302,8 @@ ALERT_RULES = ReferenceTable(
         _text("channels", "Names of LIMS_ALERT_TARGETS joined by ';'; log is the platform's own log", required=True),
         _number("limit", "The condition's limit, in its own unit (score, minutes, percent, ms, hours)"),
         _number("below", "Fires only below this: a graver rule takes over there"),
-        _number("least", "Fewest items that count (tests, control runs)"),
-        _text("among", "Alert levels or control rules that count, joined by ';'"),
+        _number("least", "Fewest items that count (tests, control runs, days in alarm)"),
+        _text("among", "Alert levels, verdicts or control rules that count, joined by ';'"),
         _number("window_hours", "How far back evidence counts"),
         _number("cooldown_hours", "No second notification of one subject within this time; 0: none", required=True),
         _text(

@@ -180,6 +180,78 @@ def test_qc_fail_rate_counts_runs_not_controls_and_no_repeats() -> None:
     assert subjects("qc_fail_rate", quality_control_standardized=rows("quality_control_standardized", *close)) == []
 
 
+def patients(day: date, alarm: bool | None, **more: Any) -> dict[str, Any]:
+    usual = {
+        "as_of_date": day, "device_id": "D", "loinc_code": "2951-2", "analyte": "Sodium", "monitor": "EWMA 0.05",
+        "max_statistic": 3.25, "control_limit": 3.0, "direction": "high", "alarm": alarm,
+    }  # fmt: skip
+    return usual | more
+
+
+@pytest.mark.parametrize(
+    ("today", "yesterday", "before", "fires"),
+    [
+        (True, True, False, 1),
+        (True, False, True, 1),
+        (True, None, True, 1),
+        (True, False, False, 0),  # one day alone is what chance is allowed
+        (False, True, True, 0),  # over
+        (None, True, True, 1),  # not judged today: the last verdict stands
+        (False, False, False, 0),
+    ],
+)
+def test_patient_qc_needs_two_days_of_three_and_the_newest_one(
+    today: bool | None, yesterday: bool | None, before: bool, fires: int
+) -> None:
+    days = [patients(TODAY - timedelta(n), alarm) for n, alarm in enumerate((today, yesterday, before))]
+    other = [patients(TODAY - timedelta(n), False, loinc_code="2823-3") for n in range(3)]
+    found = evaluated("patient_qc", patient_qc=rows("patient_qc", *days, *other)).findings
+    assert found["subject"].to_list() == ["D 2951-2"] * fires
+    if fires:
+        assert "Sodium: patients' results too high by EWMA 0.05" in found["message"][0]
+        assert "2 days in alarm" in found["message"][0]
+        assert (found["value"][0], found["limit"][0], found["device_id"][0]) == (3.25, 3.0, "D")
+
+
+def test_patient_qc_that_judged_nobody_or_stopped_is_not_all_clear() -> None:
+    assert evaluated("patient_qc", patient_qc=rows("patient_qc", patients(TODAY, None))).not_evaluable
+    long_ago = [patients(TODAY - timedelta(n), True) for n in (4, 5)]
+    assert evaluated("patient_qc", patient_qc=rows("patient_qc", *long_ago)).not_evaluable
+
+
+def sample(**more: Any) -> dict[str, Any]:
+    usual = {
+        "as_of_date": TODAY, "row_key": "lims|S1", "sample_id": "S1", "facility_id": "FAC-01", "batch_id": "B7",
+        "measured_at": ago(hours=3), "qa_alert": "CRITICAL_FAILURE",
+        "reasons": "ph_level (pH) sensor fault: fault code -999",
+    }  # fmt: skip
+    return usual | more
+
+
+def test_critical_samples_alert_one_by_one_with_their_reasons() -> None:
+    table = rows(
+        "sample_alerts",
+        sample(),
+        sample(row_key="lims|S2", sample_id=None, facility_id=None, batch_id=None, measured_at=None, reasons=None),
+        sample(row_key="lims|S3", qa_alert="WARNING"),
+        sample(row_key="lims|S4", qa_alert="OK", reasons=None),
+        sample(row_key="lims|S5", as_of_date=TODAY - timedelta(3)),
+    )
+    found = evaluated("critical_sample", sample_alerts=table).findings
+    assert sorted(found["subject"]) == ["lims|S1", "lims|S2"]
+    told = dict(found.select("subject", "message").rows())
+    assert told["lims|S1"] == (
+        "sample S1 of FAC-01, batch B7, measured 2026-03-20 09:00: ph_level (pH) sensor fault: fault code -999"
+    )
+    assert told["lims|S2"] == "sample lims|S2, measured 2026-03-20: CRITICAL_FAILURE"
+    assert RULES["critical_sample"].waits_for_person
+
+
+def test_samples_that_stopped_coming_are_not_all_clear() -> None:
+    old = rows("sample_alerts", sample(as_of_date=TODAY - timedelta(3)))
+    assert "no row of" in (evaluated("critical_sample", sample_alerts=old).not_evaluable or "")
+
+
 def critical(**more: Any) -> dict[str, Any]:
     usual = {
         "event_date": TODAY, "row_key": "lims|R1", "result_id": "R1", "is_critical": True, "loinc_code": "2823-3",
