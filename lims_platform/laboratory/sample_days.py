@@ -52,7 +52,7 @@ def daily_monitoring(alerts: Frame) -> pl.DataFrame:
         ],
         pl.col("sensor_faults", "out_of_range").count(),
         _quality(),
-        # of a list: in an aggregation the optimiser drops a sort before a mean, and the last bit would follow the rows' order
+        # of a list: in an aggregation the optimiser drops a sort before a mean, and its last bit would follow the rows
         *[pl.col(name).sort().implode().list.mean().alias(f"mean_{name}") for name in WATCHED],
         (pl.col("outcome") != "evaluated").sum().alias("not_evaluable"),
     )
