@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lims_platform.contracts.reference_results import RESULT_TABLES
+from lims_platform.contracts.reference_results import MEANING
 from lims_platform.contracts.reference_table import ReferenceTable
-from lims_platform.contracts.reference_watch import WATCH_TABLES
+from lims_platform.contracts.reference_watch import WATCHING
 
 
 @dataclass(frozen=True)
@@ -41,4 +41,4 @@ class Reference:
     digest: str
 
 
-REFERENCE_TABLES: dict[str, ReferenceTable] = {t.name: t for t in (*RESULT_TABLES, *WATCH_TABLES)}
+REFERENCE_TABLES: dict[str, ReferenceTable] = {t.name: t for t in (*MEANING, *WATCHING)}

@@ -106,4 +106,4 @@ SAMPLE_LIMITS = ReferenceTable(
     standardises=False,  # sample_measurements carries a digest of its own
 )
 
-WATCH_TABLES = (SIGMA_RULES, ALERT_RULES, DRIFT_LIMITS, SAMPLE_LIMITS)
+WATCHING = (SIGMA_RULES, ALERT_RULES, DRIFT_LIMITS, SAMPLE_LIMITS)
