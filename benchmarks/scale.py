@@ -32,6 +32,7 @@ import duckdb
 import numpy as np
 import polars as pl
 from deltalake import DeltaTable
+from peers.lookups import lookups
 
 from lims_platform.simulator.config import LabConfig
 from lims_platform.simulator.generate import simulate_days
@@ -217,36 +218,6 @@ def one_size(folder: Path, rows: int, options: argparse.Namespace) -> tuple[int,
     if options.peer:
         peer(folder, options.peer, options.days)
     return total, time_taken, memory
-
-
-def lookups(folder: Path, bronze: Path) -> Path:
-    """The tables the peer joins, resolved from the reference tables for the keys that occur; a head start for the peer."""
-    from lims_platform.laboratory.limits import limits_for
-    from lims_platform.laboratory.ordered_tests import TEST_KEYS, TestResolver
-    from lims_platform.lakehouse.reference import load_reference
-
-    target, reference = folder / "lookups", load_reference(ROOT / "data" / "reference")
-    target.mkdir(exist_ok=True)
-    rows = pl.scan_delta(str(bronze))
-    given = ["source", "test_code", "specimen_type", "result_unit"]
-    keys = rows.select(given).unique().with_columns(
-        device_model=pl.lit(None, pl.String), value_unit=pl.lit(None, pl.String), loinc_code=pl.lit(None, pl.String),
-        day=pl.lit(date.min),
-    ).select(TEST_KEYS).collect(engine="streaming")  # fmt: skip
-    wanted = ["source_loinc", "std_loinc", "std_name", "std_unit", "factor", "offset", "low", "high", "unit_problem"]
-    tests = pl.concat(
-        [keys.select(pl.col(given).name.prefix("key_")), TestResolver(reference).resolve(keys).select(wanted)],
-        how="horizontal",
-    ).with_columns(loinc_code="std_loinc").rename({"std_name": "analyte", "std_unit": "unit"})  # fmt: skip
-    places = rows.select("age_band", "location_class").unique().collect(engine="streaming")
-    place = tests.select("std_loinc").unique().join(places, how="cross")
-    limits = pl.concat([place.select(pl.all().name.prefix("limit_")), limits_for(place, reference)], how="horizontal")
-    exact = reference.value_codes.filter(match="exact").with_columns(clean=pl.col("text").str.to_uppercase())
-    words = exact.unique("clean").select("clean", word_kind="kind", value_code="code")
-    signs = reference.comparator_words.filter(place="before").select(pl.col("text").str.to_uppercase(), "comparator")
-    for name, frame in {"tests": tests, "limits": limits, "words": words, "signs": signs.unique("text")}.items():
-        frame.write_parquet(target / f"{name}.parquet")
-    return target
 
 
 def peer(folder: Path, python: Path, days: int) -> None:

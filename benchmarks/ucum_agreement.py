@@ -18,7 +18,8 @@ from pathlib import Path
 import polars as pl
 from ucumvert import PintUcumRegistry, get_ucum_parser
 
-from lims_platform.contracts.reference import ANY, Reference
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.reference_table import ANY
 from lims_platform.laboratory.ucum import convert, is_valid
 from lims_platform.laboratory.units import alias_table, conversion_table, resolve_spelling
 from lims_platform.lakehouse.reference import load_reference

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lims_platform.credentials import guessable_address
@@ -31,6 +31,18 @@ class SettingsError(ValueError):
     advice = "Set the named environment variable and run again."
 
 
+def _known_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
+    return value
+
+
+#: Name of an IANA time zone that this machine knows.
+ZoneName = Annotated[str, AfterValidator(_known_zone)]
+
+
 class Settings(BaseSettings):
     """What an operator sets. Paths are absolute after loading; days are calendar days in ``timezone``."""
 
@@ -42,7 +54,9 @@ class Settings(BaseSettings):
     start_date: date | None = Field(
         None, description="First daily partition; required in production, the demo remembers its own"
     )
-    timezone: str = Field("Europe/Berlin", description="The laboratory's calendar: days and partitions are cut in this zone")
+    timezone: ZoneName = Field(
+        "Europe/Berlin", description="The laboratory's calendar: days and partitions are cut in this zone"
+    )
     pseudonym_key_file: Path | None = Field(None, description="Secret key; the demo makes its own under the data directory")
     environment: Literal["demo", "production"] = Field("demo", description="production refuses demo keys and defaults")
     mlflow_tracking_uri: str | None = Field(
@@ -135,15 +149,6 @@ class Settings(BaseSettings):
     @classmethod
     def _listed(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
-        return value
 
     @field_validator(
         "data_dir",

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from lims_platform.alerting.rules import FINDING_SCHEMA, Evaluation, Rule, read_rules
+from lims_platform.alerting.conditions import evaluate
+from lims_platform.alerting.rules import FINDING_SCHEMA, Evaluation, Rule, Situation, read_rules
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.reference import load_reference
 
@@ -43,3 +44,23 @@ def rule(name: str = "r", **changes: Any) -> Rule:
         "waits_for_person": False, "title": "Something", "action": "Look",
     }  # fmt: skip
     return Rule(name=name, **{**usual, **changes})
+
+
+def evaluated(name: str, open_subjects: tuple[str, ...] = (), **tables: pl.LazyFrame) -> Evaluation:
+    """The verdict of one shipped rule on these tables; ``open_subjects``: those of its unresolved alerts."""
+    live = pl.DataFrame(
+        {"rule": [name] * len(open_subjects), "subject": list(open_subjects)},
+        schema={"rule": pl.String, "subject": pl.String},
+    )
+    given = Situation(tables, REFERENCE, NOW, live)
+    result = evaluate([RULES[name]], given)[name]
+    assert not result.broken, result.not_evaluable
+    assert dict(result.findings.schema) == FINDING_SCHEMA
+    return result
+
+
+def subjects(name: str, **tables: pl.LazyFrame) -> list[str]:
+    """What a shipped rule finds."""
+    result = evaluated(name, **tables)
+    assert result.not_evaluable is None
+    return result.findings["subject"].to_list()

@@ -3,8 +3,8 @@
 The platform's own code and Dagster's own command, with SIGKILL sent at the N-th commit to the lake: ``during`` it (a thread
 shoots once the commit's first file is there), ``before`` the log is told (its files are there, no version names them), or
 ``after`` it (before Dagster has written any event of it); or ``events``: half way through the N-th batch of events.
-``never``: not at all. What the shot met goes to TRACE, line by line as it happens, so that the state left on disk can be held
-against it (``kills``); of a run that went to its end, the number of its commits. Only tests and benchmarks start it.
+``never``: not at all. What the shot met goes to TRACE, line by line as it happens, so that the state left on disk can be
+held against it (``kills``); of a run that went to its end, the number of its commits. Only tests and benchmarks start it.
 """
 
 from __future__ import annotations

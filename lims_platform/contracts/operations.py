@@ -9,7 +9,7 @@ import pandera.polars as pa
 import polars as pl
 
 from lims_platform.contracts.base import Table, UtcTime, column, table
-from lims_platform.contracts.reference import ANY, ReferenceColumn, ReferenceTable
+from lims_platform.contracts.reference_table import ANY, ReferenceColumn, ReferenceTable
 
 
 class ReconciliationReport(pa.DataFrameModel):

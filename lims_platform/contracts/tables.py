@@ -11,11 +11,13 @@ from lims_platform.contracts.operations import OPERATIONS_TABLES
 from lims_platform.contracts.patient_qc import PATIENT_QC_TABLES
 from lims_platform.contracts.samples import SAMPLE_TABLES
 from lims_platform.contracts.silver import SILVER_TABLES
+from lims_platform.contracts.watch import WATCH_TABLES
 
 LAYERS = (
     BRONZE_TABLES,
     SILVER_TABLES,
     GOLD_TABLES,
+    WATCH_TABLES,
     SAMPLE_TABLES,
     PATIENT_QC_TABLES,
     LEARNING_TABLES,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from lims_platform.contracts.reference import ANY, Reference
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.reference_table import ANY
 
 LIMIT_FIELDS: dict[str, pl.DataType] = {"critical_low": pl.Float64(), "critical_high": pl.Float64()}
 AGES = ("neonate", "infant", "child", "adult")

@@ -10,7 +10,8 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from lims_platform.contracts.reference import ANY, Reference
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.reference_table import ANY
 from lims_platform.laboratory.terminology import CODE_FIELDS, resolve_codes
 from lims_platform.laboratory.ucum import with_ucum
 from lims_platform.laboratory.units import alias_table, conversion_table, resolve_spelling, scoped_aliases

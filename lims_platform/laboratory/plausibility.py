@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from lims_platform.contracts.reference import ANY, Reference
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.reference_table import ANY
 from lims_platform.laboratory.units import conversion_table
 
 #: Prior odds that an unstated unit is the standard one.

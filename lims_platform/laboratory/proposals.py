@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from lims_platform.contracts.reference import ANY, NO_SPECIMEN, Reference
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.reference_table import ANY, NO_SPECIMEN
 from lims_platform.laboratory.plausibility import facts
 from lims_platform.laboratory.units import alias_table, conversion_table, resolve_spelling
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from lims_platform.contracts.reference import ANY, NO_SPECIMEN, Reference
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.reference_table import ANY, NO_SPECIMEN
 from lims_platform.laboratory.proposals import unmapped_codes
 
 __all__ = ["CODE_FIELDS", "is_loinc", "resolve_codes", "unmapped_codes"]

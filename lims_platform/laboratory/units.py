@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from lims_platform.contracts.reference import ANY, Reference
+from lims_platform.contracts.reference import Reference
+from lims_platform.contracts.reference_table import ANY
 
 #: Kinds whose units are of one size although they differ in what they count; only for the analyte kind on the left.
 _SAME_SIZE = {"catalytic_activity": ("arbitrary_iu",)}

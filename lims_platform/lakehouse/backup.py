@@ -1,7 +1,7 @@
 """Backup and restore: one archive that holds a consistent state of everything the platform wrote.
 
-Here: which bytes belong in it, pinned Delta versions, SQLite snapshots, checksums, putting it back. Not here: the sources
-(a LIMS has its own backup), databases on a server (``pg_dump``), arguments of the command.
+Here: which bytes belong in it, pinned Delta versions, SQLite snapshots, putting it back. Not here: the archive as a file
+(``archive``), the sources (a LIMS has its own backup), databases on a server (``pg_dump``), arguments of the command.
 
 Layout: ``manifest.json``, ``data/`` (the data directory), ``reference/``, ``config/sources.yaml`` and, only if asked for,
 ``secrets/pseudonym.key``.
@@ -9,26 +9,23 @@ Layout: ``manifest.json``, ``data/`` (the data directory), ``reference/``, ``con
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import sqlite3
-import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 from deltalake import DeltaTable
 
+from lims_platform.lakehouse.archive import FORMAT, BackupError, checksums, measure, pack, unpack, verified
 from lims_platform.settings import Settings
 
-FORMAT = 1
 _BLOCK = 4 * 1024 * 1024
 _SQLITE = b"SQLite format 3\0"
 _VERSIONED = re.compile(r"^(\d{20})\.(json|checkpoint.*parquet)$")
@@ -42,10 +39,6 @@ _MLFLOW_ADDRESSES = {
     "model_versions": ("source", "storage_location"),
     "logged_models": ("artifact_location",),
 }
-
-
-class BackupError(RuntimeError):
-    """An archive cannot be made or put back; the message is one line naming the file."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +75,18 @@ def backup(settings: Settings, target: Path, *, with_key: bool = False) -> Backu
             _copy(settings.sources, stage / "config" / "sources.yaml")
         for path in _secrets(settings) if with_key else ():
             _copy(path, stage / "secrets" / ("pseudonym.key" + path.name.removeprefix(settings.key_path.name)))
-        made = Backup(tables, *_measure(stage), _left_out(settings, with_key))
+        made = Backup(tables, *measure(stage), _left_out(settings, with_key))
         manifest = {
             "format": FORMAT,
             "made_at": datetime.now(UTC).isoformat(),
             "data_dir": str(settings.data_dir),
             "tables": tables,
             "left_out": made.left_out,
-            "files": _checksums(stage),
+            "files": checksums(stage),
         }
         (stage / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
         if target.suffix == ".tar":
-            _pack(stage, target)
+            pack(stage, target)
         else:
             stage.replace(target)
     finally:
@@ -115,9 +108,9 @@ def restore(archive: Path, to: Path) -> Backup:
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True, mode=0o700)
     try:
-        _unpack(archive, stage)
-        manifest = _verified(stage, archive)
-        made = Backup(dict(manifest["tables"]), len(manifest["files"]), _measure(stage)[1], tuple(manifest["left_out"]))
+        unpack(archive, stage)
+        manifest = verified(stage, archive)
+        made = Backup(dict(manifest["tables"]), len(manifest["files"]), measure(stage)[1], tuple(manifest["left_out"]))
         (stage / "data").mkdir(exist_ok=True)
         for part in ("reference", "config", "secrets"):
             if (stage / part).is_dir():
@@ -240,65 +233,6 @@ def _left_out(settings: Settings, with_key: bool) -> tuple[str, ...]:
     if settings.dagster_database is not None:
         words.append("Dagster's database on its server")
     return tuple(words)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checksums(stage: Path) -> dict[str, str]:
-    return {str(p.relative_to(stage)): _digest(p) for p in sorted(stage.rglob("*")) if p.is_file()}
-
-
-def _measure(stage: Path) -> tuple[int, int]:
-    sizes = [p.stat().st_size for p in stage.rglob("*") if p.is_file()]
-    return len(sizes), sum(sizes)
-
-
-def _pack(stage: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.packing")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            with tarfile.open(fileobj=file, mode="w") as tar:
-                for path in sorted(stage.iterdir()):
-                    tar.add(path, path.name)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _unpack(archive: Path, stage: Path) -> None:
-    if archive.is_dir():
-        shutil.copytree(archive, stage, dirs_exist_ok=True)
-        return
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(stage, filter="data")
-    except (OSError, tarfile.TarError) as error:
-        raise BackupError(f"{archive}: cannot be read as a backup ({error})") from None
-
-
-def _verified(stage: Path, archive: Path) -> dict[str, Any]:
-    """The manifest, after every file agreed with it: none missing, none changed, none beside."""
-    path = stage / "manifest.json"
-    if not path.is_file():
-        raise BackupError(f"{archive}: has no manifest.json; this is no backup of the platform")
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        raise BackupError(f"{archive}: manifest.json is damaged ({error})") from None
-    if manifest.get("format") != FORMAT:
-        raise BackupError(f"{archive}: format {manifest.get('format')!r}; this platform reads format {FORMAT}")
-    path.unlink()
-    found, expected = _checksums(stage), manifest["files"]
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            what = "is missing" if name not in found else "is not in the manifest" if name not in expected else "is damaged"
-            raise BackupError(f"{archive}: {name} {what}; nothing was restored")
-    return dict(manifest)
 
 
 def _turn_mlflow(data: Path, old: str, new: str) -> None:

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.operations import RETENTION
-from lims_platform.contracts.reference import ANY
+from lims_platform.contracts.reference_table import ANY
 from lims_platform.lakehouse.lake import Lake, retry_on_conflict
 from lims_platform.lakehouse.reference import ReferenceTableError
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
-from lims_platform.contracts.reference import LOINC_MAP, REFERENCE_TABLES, Reference, ReferenceTable
+from lims_platform.contracts.reference import REFERENCE_TABLES, Reference
+from lims_platform.contracts.reference_results import LOINC_MAP
+from lims_platform.contracts.reference_table import ReferenceTable
 
 _LINE = "__line__"
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 import yaml
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from lims_platform.contracts.extract import SourceError
 from lims_platform.contracts.source import SOURCE_TABLES, UTC
 from lims_platform.credentials import guessable_address
+from lims_platform.settings import ZoneName
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SCHEMES = ("postgresql://", "postgres://", "mysql://", "mariadb://", "sqlite://", "mssql://")
@@ -76,7 +76,7 @@ class SourceConfig(_Strict):
     engine: Literal["sql", "files", "hl7", "fhir"] | None = Field(None, description="sql for a uri, files for a folder")
     uri: SecretStr | None = None
     folder: Path | None = None
-    timezone: str = Field(description="IANA zone of times without an offset")
+    timezone: ZoneName = Field(description="IANA zone of times without an offset")
     decimal: Literal["point", "comma"] = "point"
     statement_timeout_seconds: float = Field(300, gt=0)
     connect_timeout_seconds: float = Field(5, gt=0)
@@ -88,15 +88,6 @@ class SourceConfig(_Strict):
     def kind(self) -> str:
         """The engine, named or by its place."""
         return self.engine or ("sql" if self.uri is not None else "files")
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
-        return value
 
     @field_validator("identifier_patterns")
     @classmethod

@@ -11,17 +11,13 @@ import os
 import secrets
 import shutil
 import subprocess
-import time
-import urllib.request
 import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import pytest
 import yaml
 
@@ -33,6 +29,7 @@ from lims_platform.simulator.generate import simulate
 from lims_platform.simulator.writer import write
 from lims_platform_tests.servers import free_port, postgres_execute, postgres_server  # noqa: F401
 from lims_platform_tests.system import proxy, services
+from lims_platform_tests.system.asking import ended, eventually, graphql, launch, listeners, query, runs, said
 from lims_platform_tests.system.services import Services
 
 pytestmark = pytest.mark.slow
@@ -42,10 +39,6 @@ DAYS = 8
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 PORTS = ("LIMS_UI_PORT", "LIMS_CODE_PORT", "LIMS_MLFLOW_PORT", "LIMS_HL7_PORT")
 HL7 = "lims-hl7.service"
-LAUNCH = """mutation Launch($run: ExecutionParams!) { launchPipelineExecution(executionParams: $run) {
-  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-RUNS = """query Runs { runsOrError(limit: 50) { ... on Runs { results { runId status jobName parentRunId } } } }"""
-
 CLOCKS = """query Clocks($where: RepositorySelector!) {
   schedulesOrError(repositorySelector: $where) { ... on Schedules { results { name scheduleState { status } } } }
   sensorsOrError(repositorySelector: $where) { ... on Sensors { results { name sensorState { status } } } } }"""
@@ -77,10 +70,6 @@ def databases(postgres_server: str) -> Iterator[Databases]:  # noqa: F811
     finally:
         for name in names.values():
             postgres_execute(admin, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}")
-
-
-def query(address: str, statement: str) -> pl.DataFrame:
-    return pl.read_database_uri(statement, address, engine="connectorx")
 
 
 @pytest.fixture(scope="module")
@@ -135,70 +124,6 @@ def platform(laboratory: Services) -> Iterator[Services]:
         yield laboratory
     finally:
         laboratory.kill_all()
-
-
-def eventually(question: Any, seconds: float, otherwise: str) -> Any:
-    """The first true answer; the test fails where there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (answer := question()):
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.5)
-    return answer
-
-
-def listeners(port: int) -> list[str]:
-    """Addresses on which somebody listens on a TCP port, as the kernel writes them."""
-    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
-    found = [row[1].split(":") for row in rows if row[3] == "0A"]
-    return [address for address, hexadecimal in found if int(hexadecimal, 16) == port]
-
-
-def graphql(platform: Services, text: str, **variables: Any) -> Any:
-    """Data of the webserver's answer."""
-    body = json.dumps({"query": text, "variables": variables}).encode()
-    address = f"http://127.0.0.1:{platform.settings['LIMS_UI_PORT']}/graphql"
-    with urllib.request.urlopen(
-        urllib.request.Request(address, body, {"Content-Type": "application/json"}), timeout=60
-    ) as answer:
-        content = json.load(answer)
-    assert "errors" not in content, content
-    return content["data"]
-
-
-def launch(platform: Services) -> str:
-    """``ingest_hourly`` over every day, asked for as the UI asks; the run's id."""
-    days = {"start": platform.settings["LIMS_START_DATE"], "end": date.today().isoformat()}
-    run = {
-        "selector": {
-            "repositoryLocationName": "lims_platform",
-            "repositoryName": "__repository__",
-            "jobName": "ingest_hourly",
-        },
-        "executionMetadata": {
-            "tags": [{"key": f"dagster/asset_partition_range_{end}", "value": day} for end, day in days.items()]
-        },
-    }
-    answer = graphql(platform, LAUNCH, run=run)["launchPipelineExecution"]
-    assert answer["__typename"] == "LaunchRunSuccess", answer
-    return str(answer["run"]["runId"])
-
-
-def runs(platform: Services) -> dict[str, dict[str, str]]:
-    return {run["runId"]: run for run in graphql(platform, RUNS)["runsOrError"]["results"]}
-
-
-def said(platform: Services, *arguments: str, status: int = 0) -> str:
-    """What ``python -m lims_platform …`` printed, run by hand beside the services."""
-    line = platform.command(f"/opt/lims_platform/.venv/bin/python -m lims_platform {' '.join(arguments)}")
-    done = subprocess.run(line, env=platform.environment(), cwd=services.ROOT, capture_output=True, text=True)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
-
-
-def ended(platform: Services, run: str) -> str | None:
-    """Status of a run that is over."""
-    status = runs(platform)[run]["status"]
-    return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
 
 
 def test_only_loopback_is_listened_on(platform: Services) -> None:

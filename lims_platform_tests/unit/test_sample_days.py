@@ -76,6 +76,13 @@ def test_a_day_alone_is_the_day_in_a_range_in_any_order(silver: pl.DataFrame, al
     assert alone.equals(alerts.filter(pl.col("as_of_date") == FIRST + timedelta(days=1)))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_bit_of_a_mean_follows_neither_the_order_nor_the_files_of_the_rows(alerts: pl.DataFrame, seed: int) -> None:
+    shuffled = alerts.sample(fraction=1, shuffle=True, seed=seed)
+    pieces = [shuffled[: 7 * seed], shuffled[7 * seed :]]
+    assert daily_monitoring(pl.concat(pieces, rechunk=False)).equals(daily_monitoring(alerts))
+
+
 def test_figures_add_up(alerts: pl.DataFrame) -> None:
     days = daily_monitoring(alerts)
     whole = days.filter(pl.col("facility_id") == "ALL")

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from lims_platform.contracts.reference import LOINC_MAP
+from lims_platform.contracts.reference_results import LOINC_MAP
 from lims_platform.laboratory.terminology import is_loinc, resolve_codes, unmapped_codes
 from lims_platform.lakehouse.reference import load_reference
 

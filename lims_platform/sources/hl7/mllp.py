@@ -1,7 +1,7 @@
 """The MLLP listener: takes HL7 v2 messages over TCP and acknowledges each only after it is safe on disk.
 
-Here: framing (HL7 Minimal Lower Layer Protocol, release 1), limits, group commit, acknowledgements. Not here: the spool's
-format (``spool``), what a message says (``results``), certificates (``tls``).
+Here: framing (HL7 Minimal Lower Layer Protocol, release 1), limits, group commit. Not here: the spool's format
+(``spool``), what a message says (``results``), what an acknowledgement says (``acknowledge``), certificates (``tls``).
 Messages that arrive while one fsync runs share the next one.
 """
 
@@ -15,8 +15,8 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from lims_platform.sources.hl7.acknowledge import acknowledgement, header_only
 from lims_platform.sources.hl7.message import Hl7Error, Message, parse
 from lims_platform.sources.hl7.results import result_rows
 
@@ -73,11 +73,11 @@ class Listener:
             result_rows(message)
             self._queue(_Waiting(connection, data, message, None))
         except Hl7Error as error:
-            self._queue(_Waiting(connection, None, message or _header_only(data), error))
+            self._queue(_Waiting(connection, None, message or header_only(data), error))
 
     def refuse(self, connection: _Connection, data: bytes, error: Hl7Error) -> None:
         """Answer a frame that will not be read to its end, then close."""
-        self._queue(_Waiting(connection, None, _header_only(data), error, last=True))
+        self._queue(_Waiting(connection, None, header_only(data), error, last=True))
 
     def _queue(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
@@ -227,46 +227,6 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None and (slow or now - self._heard > limits.idle_seconds):
             _log.warning("connection closed: %s", "a message was not finished in time" if slow else "silent for too long")
             self._transport.abort()
-
-
-def _header_only(data: bytes) -> Message | None:
-    """The header alone, for the answer to a message that cannot be read whole."""
-    try:
-        head = data.lstrip(b"\r\n").split(b"\r", 1)[0].split(b"\n", 1)[0][:4096]
-        return parse(head.decode("ascii", "replace").encode("ascii", "replace"), "ascii")
-    except Hl7Error:
-        return None
-
-
-def acknowledgement(message: Message | None, refusal: Hl7Error | None, number: int) -> bytes:
-    """The ACK of a message (chapter 2, original mode): AA when ``refusal`` is None, else its AE or AR with the reason.
-
-    Args:
-        message: what is answered; None where not even its header could be read.
-        refusal: why it was not taken.
-        number: of the answer, unique within the process.
-    """
-    now = datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000")
-    sign, component, rest, charset = "|", "^", "~\\&", "utf-8"
-    head = [""] * 20
-    if message is not None:
-        d = message.delimiters
-        sign, component, charset = d.field, d.component, d.charset
-        rest = d.repetition + d.escape + d.sub
-        head = message.header + [""] * (20 - len(message.header))
-    code = "AA" if refusal is None else refusal.code
-    reason = "" if refusal is None else str(refusal).replace(sign, " ")
-    kind = f"ACK{component}R01"
-    line = ["MSH", component + rest, head[5], head[6], head[3], head[4], now, "", kind, f"LIMS{time.time_ns():x}{number:x}"]
-    line += [head[11] or "P", head[12] or "2.5.1"]
-    if head[18]:
-        line += ["", "", "", "", "", head[18]]
-    segments = [sign.join(line), sign.join(["MSA", code, head[10], reason])]
-    if refusal is not None:
-        segments.append(
-            sign.join(["ERR", "", "", f"{refusal.condition}{component}{component}HL70357", "E", "", "", "", reason])
-        )
-    return ("\r".join(segments) + "\r").encode(charset, "replace")
 
 
 async def serve(
