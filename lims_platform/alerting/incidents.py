@@ -72,12 +72,16 @@ def follow(
     log = read(lake, ALERT_DELIVERIES)
     since = pl.lit(clock() - FOLLOWED).cast(UTC_TIME)
     due = behind(read(lake, ALERTS), log, list(keepers)).filter(pl.col("changed_at") >= since)
+    away: set[str] = set()
     for target, number, state, _ in due.iter_rows():
+        if target in away:
+            continue  # a receiver that cannot be reached is not waited for once per incident
         try:
             teller(keepers[target], number, ACTIONS[state])
         except SendError as error:
             LOG.warning("%s: incident %s was not %s: %s", target, number[:12], state, error)
             if error.transient:
+                away.add(target)
                 continue
             reason: str | None = str(error)
         else:

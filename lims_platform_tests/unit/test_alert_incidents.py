@@ -114,6 +114,22 @@ def test_out_of_reach_is_told_at_a_later_evaluation_but_not_for_ever(lake: Lake)
     assert followed(lake, back, late)["resolved"] == 1
 
 
+def test_a_receiver_that_is_away_is_asked_once_an_evaluation(lake: Lake) -> None:
+    asked: list[str] = []
+
+    def away(target: Target, number: str, action: str) -> None:
+        asked.append(number)
+        raise SendError("no answer in time", transient=True)
+
+    for minutes, subject in ((0, "A"), (10, "B"), (20, "C")):
+        evaluated(lake, subject, minutes=minutes)
+    evaluated(lake, minutes=30)
+    follow(lake, TARGETS, lambda: NOW + timedelta(minutes=30), away)
+    assert len(asked) == 1
+    back = Pager()
+    assert followed(lake, back, 40)["resolved"] == 3 and len(back.told) == 3
+
+
 def test_what_is_refused_for_good_stands_in_the_log_and_is_not_said_again(lake: Lake) -> None:
     refusing = Pager(SendError("HTTP 400", transient=False))
     evaluated(lake, "A")
