@@ -96,10 +96,9 @@ def expectations(cases: Ints, tests: Ints, known_days: Ints, false_alarms: float
     rows = len(known_days)
     expected, upper = np.full(rows, np.nan), np.full(rows, np.nan)
     detector = np.full(rows, TOO_SHORT, dtype=object)
-    waiting = np.ones(rows, dtype=np.bool_)
     for name, parts in DESIGNS.items():
-        mine = np.flatnonzero(waiting & (known_days >= 7 * len(parts)))
-        waiting[mine] = False
+        # a site that did not test in the season of past years is judged by what comes next
+        mine = np.flatnonzero(np.isnan(upper) & (known_days >= 7 * len(parts)))
         for first in range(0, len(mine), _BLOCK):
             some = mine[first : first + _BLOCK]
             weeks = slice(0, len(parts))
@@ -117,7 +116,8 @@ def _judged(cases: Ints, tests: Ints, parts: Ints, false_alarms: float) -> tuple
     weights = _weights(cases, tests, parts, rates, dispersion)
     rates, dispersion = _fit(cases, tests, parts, weights)
     expected = np.round(rates[1] * tests[0], 6)  # the last bits of a power may depend on the rows beside it
-    return expected, _upper(expected, np.round(dispersion, 6), 1 - false_alarms)
+    upper = _upper(expected, np.round(dispersion, 6), 1 - false_alarms)
+    return np.where(np.isnan(upper), np.nan, expected), upper
 
 
 def _weeks(parts: Ints) -> dict[int, list[int]]:

@@ -207,13 +207,15 @@ def _with_expectations(
 ) -> pl.DataFrame:
     """Add expected_cases, threshold_cases and detector; rows: counted patients of every facility and of ALL."""
     keys = joined.select(_KEY).unique().sort(_KEY).with_row_index("_key")
-    coded = rows.join(keys, on=_KEY).select(pl.col("_key").cast(pl.Int64), "event_date", "positive", "first_day", "last_day")
+    # patients counted over the same days are one row: the weeks are summed a hundred times
+    coded = rows.join(keys, on=_KEY).group_by(pl.col("_key").cast(pl.Int64), "event_date", "first_day", "last_day")
+    spells = coded.agg(cases=pl.col("positive").sum().cast(pl.Int64), tests=pl.len().cast(pl.Int64))
     spot = joined.select(_DAY).join(keys, on=_KEY, how="left", maintain_order="left")
     key, day = spot["_key"].to_numpy(), (spot["as_of_date"] - first).dt.total_days().to_numpy()
-    values = {"cases": pl.col("positive"), "tests": pl.lit(1)}
+    values = {"cases": pl.col("cases"), "tests": pl.col("tests")}
     counts = {name: np.zeros((outbreak_detector.WEEKS, joined.height), dtype=np.int64) for name in values}
     for week in range(outbreak_detector.WEEKS):
-        present, sums = windowed_arrays(coded, ["_key"], values, 7, first, last, lag_days=7 * week)
+        present, sums = windowed_arrays(spells, ["_key"], values, 7, first, last, lag_days=7 * week)
         for name, array in sums.items():
             whole = np.zeros((keys.height, array.shape[1]), dtype=np.int64)
             whole[present["_key"].to_numpy()] = array

@@ -30,9 +30,8 @@ class SigmaRulesError(ValueError):
 
 @dataclass(frozen=True)
 class RuleChoice:
-    """What the laboratory chose: ``rules`` for all, or, ``by_sigma``, wherever the days before were not evaluable.
-
-    analytes and sigma_rules: the reference tables of those names.
+    """What the laboratory chose: ``rules`` for everybody, or ``by_sigma`` those of each sigma, and ``rules`` where none is
+    known. analytes and sigma_rules: the reference tables of those names.
     """
 
     rules: tuple[str, ...]
@@ -75,7 +74,7 @@ def violations_between(
         return violations(runs, calendar=calendar, rules=choice.rules).filter(pl.col("as_of_date").is_between(first, last))
     sets = choice.sets(controls, first, last)
     named = sets["judged_by"].explode().drop_nulls().unique().to_list()
-    found = violations(runs, calendar=calendar, rules=[*choice.rules, *(set(named) - set(choice.rules))])
+    found = violations(runs, calendar=calendar, rules=[*choice.rules, *sorted(set(named) - set(choice.rules))])
     rows = found.filter(pl.col("as_of_date").is_between(first, last)).join(sets, on=_KEY, how="left", maintain_order="left")
     return rows.filter(pl.col("rule").is_in(_or_default(choice))).drop("judged_by")
 

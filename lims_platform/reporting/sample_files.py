@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -29,17 +30,18 @@ def write_sample_files(alerts: pl.DataFrame, sample_limits: pl.DataFrame, folder
     rounded = alerts.with_columns(pl.col(pl.Float64).round(_DECIMALS))  # before: a third of the time of rounding in the text
     critical = rounded.filter(pl.col("qa_alert") == "CRITICAL_FAILURE")
     report = json.dumps(monitoring_report(alerts, at), indent=2, ensure_ascii=False).encode()
-    picture = dashboard_png(alerts, sample_limits)
-    writers: dict[str, Callable[[Path], object]] = {
-        "dashboard_data.csv": lambda path: rounded.write_csv(path),
-        "critical_alerts.csv": lambda path: critical.write_csv(path),
-        "monitoring_report.json": lambda path: path.write_bytes(report),
-        "monitoring_dashboard.png": lambda path: path.write_bytes(picture),
-    }
     files = {}
-    for name, write in writers.items():
-        files[name] = folder / name
-        beside = folder / f".{name}.part"
-        write(beside)
-        beside.replace(files[name])
+    with ThreadPoolExecutor(1) as painter:  # drawing takes as long as writing the rows
+        picture = painter.submit(dashboard_png, alerts, sample_limits)
+        writers: dict[str, Callable[[Path], object]] = {
+            "dashboard_data.csv": lambda path: rounded.write_csv(path),
+            "critical_alerts.csv": lambda path: critical.write_csv(path),
+            "monitoring_report.json": lambda path: path.write_bytes(report),
+            "monitoring_dashboard.png": lambda path: path.write_bytes(picture.result()),
+        }
+        for name, write in writers.items():
+            files[name] = folder / name
+            beside = folder / f".{name}.part"
+            write(beside)
+            beside.replace(files[name])
     return files

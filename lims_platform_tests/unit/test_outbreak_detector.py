@@ -73,6 +73,13 @@ def test_weeks_without_a_test_give_no_verdict():
     assert np.isnan([expected, threshold]).all() and name == detector.NO_TESTS
 
 
+def test_a_site_that_did_not_test_in_past_seasons_is_judged_by_the_weeks_before():
+    cases, tests = np.full(WEEKS, 2), np.full(WEEKS, 40)
+    tests[49:56] = tests[101:108] = cases[49:56] = cases[101:108] = 0
+    expected, threshold, name = _one(cases, tests)
+    assert name == "5 recent weeks: season not known" and expected == pytest.approx(2) and threshold >= 4
+
+
 def test_twice_the_tests_are_no_outbreak_but_twice_the_positives_are():
     cases, tests = np.full(WEEKS, 20), np.full(WEEKS, 200)
     expected, threshold, _ = _one(cases, tests)
