@@ -105,30 +105,21 @@ def unfinished_runs(instance: dg.DagsterInstance, job_name: str, silent_since: d
     return found
 
 
-def span_request(
-    first: date,
-    last: date,
-    run_key: str,
-    assets: list[dg.AssetKey] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> dg.RunRequest:
+def span_request(first: date, last: date, run_key: str, assets: list[dg.AssetKey] | None = None) -> dg.RunRequest:
     """One run over the days ``first`` to ``last``, of a job's whole selection or of ``assets`` only."""
-    given = dict(tags or {})
     if first == last:
-        return dg.RunRequest(run_key=run_key, partition_key=first.isoformat(), asset_selection=assets, tags=given)
-    days = {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
-    return dg.RunRequest(run_key=run_key, tags=given | days, asset_selection=assets)
+        return dg.RunRequest(run_key=run_key, partition_key=first.isoformat(), asset_selection=assets)
+    tags = {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+    return dg.RunRequest(run_key=run_key, tags=tags, asset_selection=assets)
 
 
-def span_requests(
-    days_of: Mapping[dg.AssetKey, Collection[date]], reason: str, tags: Mapping[str, str] | None = None
-) -> list[dg.RunRequest]:
+def span_requests(days_of: Mapping[dg.AssetKey, Collection[date]], reason: str) -> list[dg.RunRequest]:
     """One run per span of days and set of assets; the same reason never starts a second one."""
     of_span: dict[tuple[date, date], list[dg.AssetKey]] = defaultdict(list)
     for key, days in sorted(days_of.items()):
         for span in spans(days):
             of_span[span].append(key)
     return [
-        span_request(first, last, f"{first} {last} {','.join(k.path[-1] for k in keys)} {reason}", keys, tags)
+        span_request(first, last, f"{first} {last} {','.join(k.path[-1] for k in keys)} {reason}", keys)
         for (first, last), keys in sorted(of_span.items())
     ]
