@@ -9,10 +9,11 @@ Every condition is named by a label that the Dagster UI shows on the asset's aut
 - ``inputs_complete``: no day of an input that the day looks back over is missing, and the newest of them were written
   after they ended by a run in which every blocking check of the input passed.
 - ``once_due``: due with complete inputs, asked for once; a failed run is asked for again only when an input is rewritten.
-- ``late_changes``: an input of a finished day was written again (late, amended, moved rows), so the day is done again.
+- ``late_changes``: an input of a finished day was written again (late, amended, moved, otherwise read rows), so the day is
+  done again.
 - ``follows_inputs``: an unpartitioned report is redrawn when what it shows was written.
 
-``due`` and ``inputs_complete`` look at the event log, not at their own past: an outage loses no trigger.
+``due``, ``inputs_complete`` and ``late_changes`` look at the event log, not at their own past: an outage loses no trigger.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dagster._core.definitions.declarative_automation.operands.subset_automation
 from dagster._record import record
 
 from lims_platform.automation.windows import Window, day_end
-from lims_platform.automation.written import checks_passed, last_written, last_written_whole
+from lims_platform.automation.written import checks_passed, last_written, last_written_whole, rewritten
 
 Condition = dg.AutomationCondition
 
@@ -115,22 +116,38 @@ class Incomplete(SubsetAutomationCondition[dg.AssetKey]):
 
 
 @record
-class Closed(SubsetAutomationCondition[dg.AssetKey]):
-    """True for days that are over in the laboratory's calendar; an asset without days has none."""
+class Rewritten(SubsetAutomationCondition[dg.AssetKey]):
+    """True for days that are over and were made before what an input holds now, on the day or one they look back over.
+
+    Told by versions and events (``written.rewritten``), so nothing that happens between two evaluations is lost, in whatever
+    order. A day whose run failed is true again when an input is written after that run was planned.
+    """
 
     zone: ZoneInfo
 
     @property
     def name(self) -> str:
         """Part of the cursor's key."""
-        return f"closed({self.zone.key})"
+        return f"rewritten({self.zone.key})"
+
+    @property
+    def description(self) -> str:
+        """What the UI shows."""
+        return "its day is over, and an input was written again that no run of it was planned after"
 
     def compute_subset(self, context: dg.AutomationContext) -> EntitySubset:
+        view, key = context.asset_graph_view, context.key
         if context.partitions_def is None:
             return context.get_empty_subset()
-        keys = context.candidate_subset.expensively_compute_partition_keys()
-        closed = {day.isoformat() for day in _closed_days(list(keys), context.evaluation_time, self.zone)}
-        return context.asset_graph_view.get_subset_from_partition_keys(context.key, context.partitions_def, closed)
+        keys = list(context.candidate_subset.expensively_compute_partition_keys())
+        days = _closed_days(keys, context.evaluation_time, self.zone)
+        node, found = context.asset_graph.get(key), set()
+        for given in sorted(node.parent_keys):
+            if context.asset_graph.get(given).partitions_def is not None:
+                mapping = node.partition_mappings.get(given)
+                back = -mapping.start_offset if isinstance(mapping, dg.TimeWindowPartitionMapping) else 0
+                found |= rewritten(view.instance, key, given, days, back)
+        return view.get_subset_from_partition_keys(key, context.partitions_def, {day.isoformat() for day in found})
 
 
 def _failed(instance: dg.DagsterInstance, run_id: str, blocking: list[dg.AssetCheckKey]) -> bool:
@@ -163,9 +180,9 @@ def once_due(window: Window, days_back: int) -> Condition:
 
 def late_changes(zone: ZoneInfo, days_back: int) -> Condition:
     """A finished day whose input was written again is done again: for tables of current truth, not point-in-time ones."""
-    changed = Condition.any_deps_updated().since_last_handled()
-    done_before = Closed(zone=zone).with_label("day_is_over") & ~Condition.missing()
-    return (done_before & changed & inputs_complete(zone, days_back) & _not_running()).with_label("late_changes")
+    changed = ~Condition.missing() & Rewritten(zone=zone).with_label("input_rewritten")
+    waits = inputs_complete(zone, days_back) & _not_running()
+    return (changed & waits).with_label("late_changes")
 
 
 def follows_inputs(besides: dg.AssetSelection) -> Condition:

@@ -21,6 +21,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
+from lims_platform.automation.again import MOST_RUNS, Earlier
 from lims_platform.automation.clocks import SENSOR_STATUS
 from lims_platform.automation.jobs import features_daily
 from lims_platform.automation.sensors import WATCHED
@@ -29,6 +30,7 @@ from lims_platform.automation.written import last_versions, span_requests
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.snapshot import news_since
+from lims_platform.partitions import spans_text
 from lims_platform.settings import settings
 
 #: Features are made again at most this often: rows that trickle in late share a run.
@@ -84,13 +86,13 @@ def features_behind(
     return found
 
 
-def requests_for_features(behind: Iterable[dict[dg.AssetKey, set[date]]], reason: str) -> list[dg.RunRequest]:
-    """Runs over the feature days that any of the news left behind."""
+def together(behind: Iterable[dict[dg.AssetKey, set[date]]]) -> dict[dg.AssetKey, set[date]]:
+    """The feature days that any of the news left behind."""
     days_of: dict[dg.AssetKey, set[date]] = defaultdict(set)
     for found in behind:
         for key, days in found.items():
             days_of[key] |= days
-    return span_requests(days_of, reason)
+    return days_of
 
 
 def _read(lake: Lake, seen: dict[str, int]) -> list[Late]:
@@ -120,19 +122,38 @@ def _day(moment: datetime) -> date:
     description="Makes features again from the day on at whose end late or amended rows count as known; none earlier.",
 )
 def late_knowledge(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
-    """Reads the histories' commits after the cursor; news waits in the cursor until silver has taken it in."""
+    """Reads the histories' commits after the cursor; news waits in the cursor until the features hold it."""
     state: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"seen": {}, "waiting": []}
-    last = _day(now()) - timedelta(days=1)
-    news = [*map(Late.from_list, state["waiting"]), *_read(lake, state["seen"])]
+    at = now()
+    fresh = _read(lake, state["seen"])
     assert context.repository_def is not None
-    graph = context.repository_def.asset_graph
+    graph, last = context.repository_def.asset_graph, _day(at) - timedelta(days=1)
+    news = [*map(Late.from_list, state["waiting"]), *fresh]
     looked = [(late, features_behind(context.instance, graph, late, last)) for late in news]
-    waiting = [late for late, behind in looked if behind is None]
-    reason = " ".join(f"{late.table}@{late.version}" for late, behind in looked if behind)
-    requests = requests_for_features([behind for _, behind in looked if behind], reason)
-    cursor = json.dumps({"seen": state["seen"], "waiting": [late.as_list() for late in waiting]})
-    said = f"{len(waiting)} changes wait for silver" if waiting else "no feature row is behind what is known"
-    return dg.SensorResult(requests, skip_reason=None if requests else said, cursor=cursor)
+    behind = together(found for _, found in looked if found)
+    reasons = sorted(f"{late.table}@{late.version}" for late, found in looked if found)
+    # news that leaves features behind is a new reason: what was given up before is asked for with it
+    same = set(reasons) <= set(state.get("reasons", []))
+    since = datetime.fromisoformat(state["since"]) if same and "since" in state else at
+    earlier = Earlier.of(context.instance, "late_knowledge", since, at)
+    asked = {key: {day for day in days if earlier.may_ask(key, day, at)} for key, days in behind.items()}
+    requests = span_requests(asked, f"{since.isoformat()} {len(earlier.runs)}")
+    waiting = [late.as_list() for late, found in looked if found is None or found]
+    cursor = json.dumps({"seen": state["seen"], "waiting": waiting, "reasons": reasons, "since": since.isoformat()})
+    return dg.SensorResult(requests, skip_reason=None if requests else _said(looked, behind, earlier), cursor=cursor)
+
+
+def _said(
+    looked: list[tuple[Late, dict[dg.AssetKey, set[date]] | None]], behind: dict[dg.AssetKey, set[date]], earlier: Earlier
+) -> str:
+    """Why no run is asked for."""
+    lost = {day for key, days in behind.items() for day in days if earlier.gave_up(key, day)}
+    if lost:
+        return f"{MOST_RUNS} runs over features of {spans_text(lost)} failed: mend the cause, then materialise them by hand"
+    if behind:
+        return "runs were asked for; what they did not mend is asked for again after a pause"
+    for_silver = sum(found is None for _, found in looked)
+    return f"{for_silver} changes wait for silver" if for_silver else "no feature row is behind what is known"
 
 
 LATE_SENSORS = [late_knowledge]

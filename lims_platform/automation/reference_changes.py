@@ -10,14 +10,14 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import islice
 
 import dagster as dg
 
 from lims_platform.assets.common import asset_key
 from lims_platform.assets.door import Door
-from lims_platform.automation.again import MOST_RUNS, REASON_TAG, Earlier
+from lims_platform.automation.again import MOST_RUNS, Earlier
 from lims_platform.automation.clocks import SENSOR_STATUS
 from lims_platform.automation.operations import rebuild_days
 from lims_platform.automation.reference_days import READERS, Comparison, Look, Reader
@@ -47,7 +47,7 @@ def _pieces(days: set[date]) -> list[tuple[date, date]]:
     return sorted(cut, reverse=True)
 
 
-def requests_for_days(earlier: Earlier, looks: dict[Reader, Look], reason: str) -> list[dg.RunRequest]:
+def requests_for_days(earlier: Earlier, looks: dict[Reader, Look], since: datetime) -> list[dg.RunRequest]:
     """Runs over affected days that may be asked for now: the newest, no more than RUNS_AT_ONCE with those at work."""
     at = now()
     by_tables: dict[tuple[Reader, ...], set[date]] = defaultdict(set)
@@ -61,7 +61,7 @@ def requests_for_days(earlier: Earlier, looks: dict[Reader, Look], reason: str) 
     for (first, last), readers in islice(pieces, max(0, RUNS_AT_ONCE - earlier.working)):
         days = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
         keys = [asset_key(table.name) for reader in readers for table in (reader.table, *reader.cut)]
-        requests += span_requests(dict.fromkeys(keys, days), f"{reason} {len(earlier.runs)}", {REASON_TAG: reason})
+        requests += span_requests(dict.fromkeys(keys, days), f"{since.isoformat()} {len(earlier.runs)}")
     return requests
 
 
@@ -97,11 +97,11 @@ def reference_changes(
             context.log.info(line)
     state = hashlib.sha256("".join(look.digest for look in looks.values()).encode()).hexdigest()[:16]
     # a state that comes back (an edit undone) is a reason of its own
-    reason = before["reason"] if before.get("state") == state else f"reference {state} {now():%Y-%m-%dT%H:%M:%S}"
-    earlier = Earlier.of(context.instance, reason, now())
-    requests = requests_for_days(earlier, looks, reason)
+    since = datetime.fromisoformat(before["since"]) if before.get("state") == state else now()
+    earlier = Earlier.of(context.instance, "reference_changes", since, now())
+    requests = requests_for_days(earlier, looks, since)
     tables = {reader.table.name: look.as_dict() for reader, look in looks.items()}
-    cursor = json.dumps({"state": state, "reason": reason, "tables": tables}, sort_keys=True)
+    cursor = json.dumps({"state": state, "since": since.isoformat(), "tables": tables}, sort_keys=True)
     return dg.SensorResult(requests, skip_reason=None if requests else _skipped(looks, earlier), cursor=cursor)
 
 

@@ -31,7 +31,7 @@ from lims_platform.lakehouse.reference_states import DIGEST, ReferenceStates, di
 from lims_platform.partitions import days_of_text, partition_bounds, spans_text
 
 #: Rows compared at once: bounds memory.
-CHUNK_ROWS = 2_000_000
+CHUNK_ROWS = 1_000_000
 Make = Callable[[pl.LazyFrame, Reference], pl.LazyFrame]
 
 

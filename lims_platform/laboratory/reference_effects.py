@@ -34,6 +34,7 @@ def keys_of(rows: pl.LazyFrame, locales: Mapping[str, str]) -> pl.DataFrame:
     """
     present = rows.collect_schema().names()
     ordered = [pl.col(n) if n in present else pl.lit(None, pl.String).alias(n) for n in _ORDERED]
+    # a source that is configured no more: how its numbers are written makes no difference between two states
     locale = pl.col("source").replace_strict(dict(locales), default="point", return_dtype=pl.String)
     text = pl.when(~means_its_digits(pl.col("result_value"), locale)).then("result_value")
     return rows.select("event_date", *ordered, locale=locale, text=text).unique().collect(engine="streaming")

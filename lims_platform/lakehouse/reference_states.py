@@ -64,10 +64,13 @@ class ReferenceStates:
                 raise
 
     def of(self, digest: str) -> Reference | None:
-        """The tables of a digest; None where they were never kept, or are not whole any more."""
+        """The tables of a digest; None where they were never kept, or are not to be read as they were any more."""
         if not (self.kept / digest).is_dir():
             return None
-        reference = load_reference(self.kept / digest)
+        try:
+            reference = load_reference(self.kept / digest)
+        except ReferenceTableError:  # damaged, or kept by a release whose tables had other columns
+            return None
         return reference if reference.digest == digest else None
 
     def is_being_edited(self) -> bool:

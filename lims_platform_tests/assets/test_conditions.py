@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -18,7 +19,8 @@ ZONE = ZoneInfo("Europe/Berlin")
 DAILY = dg.DailyPartitionsDefinition(start_date="2026-03-01", timezone="Europe/Berlin", end_offset=1)
 BACK = 7
 #: What the graph's checks and assets do at the moment; tests change it.
-STATE = {"check_passes": True, "gold_fails": False}
+STATE: dict[str, Any] = {}
+NORMAL = {"check_passes": True, "gold_fails": False, "mart_fails": False, "silver_version": None, "meanwhile": None}
 
 
 def once_a_day(at: str) -> dg.AutomationCondition:
@@ -26,7 +28,9 @@ def once_a_day(at: str) -> dg.AutomationCondition:
 
 
 @dg.asset(partitions_def=DAILY, backfill_policy=dg.BackfillPolicy.single_run())
-def silver() -> None: ...
+def silver() -> dg.MaterializeResult:
+    version = STATE["silver_version"]
+    return dg.MaterializeResult(metadata={} if version is None else {"delta_version": version})
 
 
 @dg.asset
@@ -61,7 +65,13 @@ def gold() -> None:
     deps=[silver],
     automation_condition=once_a_day("01:00") | late_changes(ZONE, BACK),
 )
-def mart() -> None: ...
+def mart() -> dg.MaterializeResult:
+    if STATE["mart_fails"]:
+        raise dg.Failure("broken", allow_retries=False)
+    version = STATE["silver_version"]
+    if STATE["meanwhile"]:
+        STATE["meanwhile"]()
+    return dg.MaterializeResult(metadata={} if version is None else {"input_version/silver": version})
 
 
 @dg.asset(deps=[silver], automation_condition=once_a_day("01:00") | late_changes(ZONE, BACK))
@@ -122,7 +132,7 @@ class Lab:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """History up to 18 March is complete; today is 19 March, read until 23:00."""
-    STATE.update(check_passes=True, gold_fails=False)
+    STATE.update(NORMAL)
     with dg.DagsterInstance.ephemeral() as instance:
         made = Lab(instance)
         assert made.run("03-19T06:00", silver, register, gold, mart, first="2026-03-01", last="2026-03-18")
@@ -203,8 +213,49 @@ def test_late_rows_redo_the_mart_of_their_day_and_not_the_point_in_time_features
     assert lab.asked("03-20T01:10").keys() == {"page"}
     lab.run("03-20T10:00", silver, first="2026-03-12")
     assert lab.asked("03-20T10:05") == {"mart": ["2026-03-12"]}
+    lab.run("03-20T10:06", mart, first="2026-03-12")
     lab.run("03-20T11:00", silver, first="2026-03-20")
     assert lab.asked("03-20T11:05") == {}, "today is not over"
+
+
+def test_an_input_rewritten_after_the_mart_within_one_evaluation_is_not_lost(lab: Lab) -> None:
+    lab.run("03-19T23:40", silver, first="2026-03-12")
+    assert lab.asked("03-19T23:41") == {"mart": ["2026-03-12"]}
+    lab.run("03-19T23:42", mart, first="2026-03-12")
+    lab.run("03-19T23:43", silver, first="2026-03-12")
+    assert lab.asked("03-19T23:44") == {"mart": ["2026-03-12"]}
+    lab.run("03-19T23:45", mart, first="2026-03-12")
+    assert lab.asked("03-19T23:46") == {}
+
+
+def test_an_input_rewritten_while_the_mart_was_made_is_told_by_its_version(lab: Lab) -> None:
+    def rewritten() -> None:
+        STATE.update(silver_version=11, meanwhile=None)
+        lab.run("03-19T23:41", silver, first="2026-03-12")
+
+    STATE.update(silver_version=10)
+    lab.run("03-19T23:40", silver, first="2026-03-12")
+    STATE["meanwhile"] = rewritten
+    lab.run("03-19T23:41", mart, first="2026-03-12")
+    assert lab.asked("03-19T23:42") == {"mart": ["2026-03-12"]}, "its event is the later one, its input the older one"
+    lab.run("03-19T23:43", silver, mart, first="2026-03-12")
+    assert lab.asked("03-19T23:44") == {}, "planned before silver was written, made of it in the same run"
+
+
+def test_a_failed_mart_is_asked_for_again_when_its_input_is_rewritten_after(lab: Lab) -> None:
+    lab.run("03-19T23:40", silver, first="2026-03-12")
+    assert lab.asked("03-19T23:41") == {"mart": ["2026-03-12"]}
+    STATE["mart_fails"] = True
+    lab.run("03-19T23:42", mart, first="2026-03-12")
+    assert lab.asked("03-19T23:43") == lab.asked("03-19T23:50") == {}, "a lasting failure fails once"
+    lab.run("03-19T23:51", silver, first="2026-03-12")
+    assert lab.asked("03-19T23:52") == {"mart": ["2026-03-12"]}
+
+
+def test_an_evaluator_without_memory_finds_what_was_rewritten(lab: Lab) -> None:
+    lab.run("03-19T23:40", silver, first="2026-03-12", last="2026-03-13")
+    lab.cursor = None
+    assert lab.asked("03-19T23:41") == {"mart": ["2026-03-12", "2026-03-13"]}
 
 
 def test_a_mart_without_days_is_made_once_a_day_and_not_after_every_reading(lab: Lab) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 from dagster._core.test_utils import freeze_time
 
+from lims_platform.automation.again import FIRST_PAUSE, MOST_RUNS
 from lims_platform.automation.late_knowledge import late_knowledge
 from lims_platform.contracts.bronze import BRONZE_TABLES
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.snapshot import Snapshot, news_since
+from lims_platform_tests.stored_runs import store
 
 TABLE = BRONZE_TABLES["lab_results"]
 DAILY = dg.DailyPartitionsDefinition("2026-01-01", timezone="Europe/Berlin", end_offset=1)
@@ -54,6 +56,8 @@ class Bench:
     def __init__(self, lake: Lake, instance: dg.DagsterInstance) -> None:
         self.lake, self.instance = lake, instance
         self.cursor: str | None = None
+        self.at = NOW
+        self.said: str | None = None
 
     def commit(self, *versions: tuple[str, str]) -> int:
         """Versions of rows (day, known from in UTC) in one commit; its number."""
@@ -73,20 +77,23 @@ class Bench:
         done = dg.materialize(list(ASSETS.values()), selection=[ASSETS[path]], instance=self.instance, tags=tags)
         assert done.success
 
-    def asked(self) -> list[tuple[str, str]]:
-        """First and last day of each run the sensor asks for."""
-        with freeze_time(NOW):
+    def asked(self, status: dg.DagsterRunStatus | None = dg.DagsterRunStatus.STARTED) -> list[tuple[str, str]]:
+        """First and last day of each run the sensor asks for; the run store then knows them in this state, or not at all."""
+        with freeze_time(self.at):
             context = dg.build_sensor_context(
                 self.instance, cursor=self.cursor, repository_def=REPOSITORY, resources={"lake": self.lake}
             )
             result = late_knowledge(context)
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
+        self.said = result.skip_reason.skip_message if result.skip_reason else None
         spans = []
         for request in result.run_requests or []:
             assert request.asset_selection == [dg.AssetKey(FEATURES.split("/"))]
             ends = [request.tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
             spans.append(tuple(end or str(request.partition_key) for end in ends))
+            if status is not None:
+                store(self.instance, request, "late_knowledge", "features_daily", self.at, status)
         return spans  # type: ignore[return-value]
 
 
@@ -112,7 +119,34 @@ def test_features_from_the_knowledge_day_on_once_silver_has_it(bench: Bench) -> 
     assert bench.asked() == [], "nor all of it"
     take_in(bench, "2026-02-10", version, 12)
     assert bench.asked() == [("2026-03-17", "2026-03-19")]
-    assert bench.asked() == []
+    assert bench.asked() == [], "the run is at work"
+    bench.at += timedelta(minutes=50)
+    bench.make(FEATURES, "2026-03-17", "2026-03-19", input_version__lab_results_history=12)
+    assert bench.asked() == [] and '"waiting": []' in str(bench.cursor)
+
+
+def late_news(bench: Bench, silver: int) -> None:
+    take_in(bench, "2026-02-08", bench.commit(("2026-02-08", "2026-03-18T10:00")), silver)
+
+
+def test_a_failed_run_is_asked_for_again_after_growing_pauses_then_given_up(bench: Bench) -> None:
+    late_news(bench, 11)
+    failed = dg.DagsterRunStatus.FAILURE
+    for number in range(MOST_RUNS):
+        assert bench.asked(failed) == [("2026-03-18", "2026-03-19")]
+        bench.at += FIRST_PAUSE * 2**number - timedelta(seconds=1)
+        assert bench.asked() == []
+        bench.at += timedelta(seconds=1)
+    assert bench.asked() == [] and "by hand" in str(bench.said)
+    bench.commit(("2026-03-20", "2026-03-20T10:00"))
+    assert bench.asked() == [], "the hourly reading of today is no new reason"
+    late_news(bench, 12)
+    assert bench.asked() == [("2026-03-18", "2026-03-19")]
+
+
+def test_a_tick_whose_runs_were_never_stored_asks_for_the_same_runs(bench: Bench) -> None:
+    late_news(bench, 11)
+    assert bench.asked(None) == bench.asked(None) == [("2026-03-18", "2026-03-19")]
 
 
 def test_what_becomes_known_today_waits_for_tonight(bench: Bench) -> None:

@@ -15,18 +15,19 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from dagster._core.test_utils import create_run_for_test, freeze_time
+from dagster._core.test_utils import freeze_time
 
 from lims_platform.assets.door import Door
 from lims_platform.automation import reference_changes as room
 from lims_platform.automation import reference_days
-from lims_platform.automation.again import FIRST_PAUSE, MOST_RUNS, REASON_TAG, Earlier
+from lims_platform.automation.again import FIRST_PAUSE, MOST_RUNS, Earlier
 from lims_platform.automation.reference_days import READERS, Look
 from lims_platform.contracts.silver import SILVER_TABLES
 from lims_platform.definitions import defs
 from lims_platform.lakehouse.lake import Lake
 from lims_platform.lakehouse.reference import ReferenceTableError
 from lims_platform.partitions import days_of_text
+from lims_platform_tests.stored_runs import store
 from lims_platform_tests.works import FIRST, LAST, Works
 
 MIDDLE = FIRST + timedelta(days=1)
@@ -78,18 +79,8 @@ class Desk:
         return [told(request) for request in self.look()]
 
     def start(self, request: dg.RunRequest, status: dg.DagsterRunStatus = dg.DagsterRunStatus.FAILURE) -> None:
-        """A run as Dagster stores it, ended (or still at work) now."""
-        with freeze_time(self.at):
-            run = create_run_for_test(
-                self.instance,
-                job_name="rebuild_days",
-                tags={**request.tags, **({"dagster/partition": request.partition_key} if request.partition_key else {})},
-                asset_selection=frozenset(request.asset_selection or []),
-                status=dg.DagsterRunStatus.STARTED,
-            )
-            self.instance.report_engine_event("at work", run)
-            if status is dg.DagsterRunStatus.FAILURE:
-                self.instance.report_run_failed(run)
+        """A run as Dagster stores it, failed (or still at work) now."""
+        store(self.instance, request, "reference_changes", "rebuild_days", self.at, status)
 
 
 def told(request: dg.RunRequest) -> tuple[list[str], str, str]:
@@ -270,16 +261,15 @@ def looks(*days: date) -> dict[Any, Look]:
 
 def test_long_spans_are_cut_and_the_newest_days_come_first() -> None:
     days = [date(2026, 1, 1) + timedelta(days=offset) for offset in range(70)]
-    requests = room.requests_for_days(Earlier(()), looks(*days), "reason")
+    requests = room.requests_for_days(Earlier(()), looks(*days), NOW)
     assert [told(r)[1:] for r in requests] == [
         ("2026-02-09", "2026-03-11"), ("2026-01-09", "2026-02-08"), ("2026-01-01", "2026-01-08"),
     ]  # fmt: skip
-    assert {r.tags[REASON_TAG] for r in requests} == {"reason"}
 
 
 def test_so_many_runs_at_a_time() -> None:
     days = [date(2026, 1, 1) + timedelta(days=2 * offset) for offset in range(9)]
-    requests = room.requests_for_days(Earlier(()), looks(*days), "reason")
+    requests = room.requests_for_days(Earlier(()), looks(*days), NOW)
     assert [told(r)[1] for r in requests] == [str(day) for day in days[:-6:-1]]
 
 

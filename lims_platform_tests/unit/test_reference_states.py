@@ -64,6 +64,8 @@ def test_a_kept_state_that_was_tampered_with_is_not_believed(states: ReferenceSt
     with (states.kept / digest / "units.csv").open("a") as file:
         file.write("mmol/XL,substance_concentration,1\n")
     assert states.of(digest) is None
+    (states.kept / digest / "units.csv").write_text("unit,kind_of_an_older_release,factor\n")
+    assert states.of(digest) is None
 
 
 def test_a_broken_edit_names_the_file_the_laboratory_edits(states: ReferenceStates) -> None:
