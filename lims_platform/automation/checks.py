@@ -16,7 +16,7 @@ from lims_platform.assets.common import asset_key
 from lims_platform.contracts.base import Table
 from lims_platform.contracts.tables import TABLES
 from lims_platform.lakehouse.lake import Lake
-from lims_platform.lakehouse.versions import live_rows
+from lims_platform.lakehouse.versions import live_rows, suspected
 from lims_platform.partitions import run_days
 from lims_platform.reporting.figures import markdown_table, quarantine_preview, quarantine_reasons
 
@@ -68,10 +68,11 @@ def contract_failures(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.Dat
     )
 
 
-def key_failures(frame: pl.LazyFrame, table: Table) -> pl.DataFrame:
+def key_failures(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
     """Key values that occur more than once (within their day, where the table has days)."""
-    by = list(dict.fromkeys([*([table.partition] if table.partition else []), *table.key]))
-    return frame.group_by(by).agg(rows=pl.len()).filter(pl.col("rows") > 1).head(SHOWN_FAILURES).collect(engine="streaming")
+    keys = frame.select(list(dict.fromkeys([*([table.partition] if table.partition else []), *table.key])))
+    suspects = keys.filter(suspected(keys.hash_rows()))
+    return suspects.group_by(keys.columns).agg(rows=pl.len()).filter(pl.col("rows") > 1).head(SHOWN_FAILURES)
 
 
 def contract_check(table: Table) -> dg.AssetChecksDefinition:
@@ -93,7 +94,7 @@ def contract_check(table: Table) -> dg.AssetChecksDefinition:
             frame = part.select(judged).collect()
             rows += frame.height
             failures.append(contract_failures(frame, values))
-            doubled.append(key_failures(frame.lazy(), table))
+            doubled.append(key_failures(frame, table))
         bad = pl.concat(failures)
         twice = pl.concat(doubled) if doubled else pl.DataFrame()
         metadata: dict[str, Any] = {"rows_checked": rows, "expected_columns": len(table.dtypes), "key": ", ".join(table.key)}

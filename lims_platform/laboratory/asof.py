@@ -45,21 +45,23 @@ def validity(bronze: pl.LazyFrame, per: Sequence[str] = ("event_date", "row_key"
     pass ``per=("row_key",)``.
     """
     keys = list(per)
-    # Nearly every key has one version; only the others pay for a sort and a window, the rest streams. Their keys are
-    # collected, because a join of two plans may hold the long side in memory instead of the short one.
-    amended = bronze.filter(pl.col("row_version") > 1).select(keys).unique().collect(engine="streaming").lazy()
-    single = bronze.join(amended, on=keys, how="anti", nulls_equal=True).with_columns(
-        pl.lit(None, dtype=pl.Datetime("us", "UTC")).alias("known_to"), pl.lit(True).alias("is_current")
-    )
+    # Nearly every key has one version; only the others pay for a sort and a window, the rest streams. The others are
+    # collected, because a join or a union of two plans that read the long side may hold it in memory.
+    amended = bronze.filter(pl.col("row_version") > 1).select(keys).unique().collect(engine="streaming")
+    alone = {"known_to": pl.lit(None, dtype=pl.Datetime("us", "UTC")), "is_current": pl.lit(True)}
+    if amended.is_empty():
+        return bronze.with_columns(**alone)
+    single = bronze.join(amended.lazy(), on=keys, how="anti", nulls_equal=True).with_columns(**alone)
     several = (
-        bronze.join(amended, on=keys, how="semi", nulls_equal=True)
+        bronze.join(amended.lazy(), on=keys, how="semi", nulls_equal=True)
         .sort([*keys, "row_version"])
         .with_columns(
             pl.col("known_from").cum_min(reverse=True).shift(-1).over(keys).alias("known_to"),
             (pl.col("row_version") == pl.col("row_version").max().over(keys)).alias("is_current"),
         )
+        .collect(engine="streaming")
     )
-    return pl.concat([single, several])
+    return pl.concat([single, several.lazy()])
 
 
 def known_days(history: Frame, calendar: str) -> pl.LazyFrame:
