@@ -80,13 +80,10 @@ def critical(frame: pl.DataFrame, known: Mapping[str, Limit]) -> pl.DataFrame:
     parts = []
     for name, limit in known.items():
         value = pl.col(name)
-        for bound, beyond, word in (
-            (limit.critical_low, value < limit.critical_low, "below"),
-            (limit.critical_high, value > limit.critical_high, "above"),
-        ):
+        for bound, beyond, word in ((limit.critical_low, pl.Expr.lt, "below"), (limit.critical_high, pl.Expr.gt, "above")):
             if bound is not None:
                 words = f"{_named(limit)} {{}}{_unit(limit)} is {word} its critical limit {bound:g}"
-                rows = frame.select("_row", name).filter(beyond)
+                rows = frame.select("_row", name).filter(beyond(value, bound))
                 parts.append(_finding(rows, 1, _CRITICAL, pl.format(words, _number(value))))
     return pl.concat(parts) if parts else NONE
 
