@@ -120,14 +120,18 @@ def report(world: World, instance: Any, plot: Plot, run: Any, entry: dict[str, A
     from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
     from dagster._core.events import StepMaterializationData
 
+    from lims_platform.definitions import defs
+
     days = days_of(entry)
     broken = False
     if "drift" in entry["kinds"] and days == [plot.failed_drift[0]] and world.first_time("failed drift"):
         entry["outcome"] = "failed"
         instance.report_run_failed(run)
         return
-    for name in entry["assets"]:
-        key = dg.AssetKey(name.split("/"))
+    # inputs before what is made of them, as a run does it
+    ordered = [key for key in defs.resolve_asset_graph().toposorted_asset_keys if "/".join(key.path) in entry["assets"]]
+    for key in ordered:
+        name = "/".join(key.path)
         moved = name == "bronze/quality_control_raw" and plot.moved[1] in days and "moved" in world.once
         metadata = {"other_days_touched": str(plot.moved[2])} if moved and world.first_time("moved told") else {}
         partitioned = name.startswith(("bronze/", "silver/", "gold/")) and name != "bronze/devices_raw"
