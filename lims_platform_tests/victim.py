@@ -66,7 +66,8 @@ def deadly(
         if counted[0] != fatal:
             return original(*args, **kwargs)
         table = folder(*args)
-        before = data_files(table) - {file.name for file in args[2] if moment == "before"}
+        written = {file.name for file in args[2]} if moment == "before" else set()  # those of this very commit
+        before = data_files(table) - written
         version = DeltaTable(str(table)).version() if DeltaTable.is_deltatable(str(table)) else -1
         write_down(trace, at="entered", table=str(table), files=sorted(before), version=version, time=time.time())
         if moment == "before":
