@@ -195,7 +195,9 @@ def fire(lab: Laboratory, job: str, shot: Shot) -> tuple[Shot, str]:
     while True:
         trace = lab.data.parent / "trace"
         trace.unlink(missing_ok=True)
-        killed = run_job(lab, job, shot, trace) == -signal.SIGKILL
+        code = run_job(lab, job, shot, trace)
+        assert code in (0, -signal.SIGKILL), f"{shot}: the run ended by itself with exit code {code}"
+        killed = code == -signal.SIGKILL
         if killed or shot.number == 1:
             return shot, death(lab, shot, killed, trace)
         shot = replace(shot, number=shot.number // 2)
