@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -211,15 +212,23 @@ def test_a_write_that_fails_half_way_leaves_no_file(tmp_path: Path) -> None:
     put(lake, 0)
     before = on_disk(lake)
 
+    batches, written = count(), []
+
     def refuse(batch: pl.Series) -> pl.Series:
-        if on_disk(lake) != before:
-            raise ValueError("the disk says no")
-        return batch
+        if next(batches) < 4:
+            return batch
+        # the last batches wait for the first day's file: they come quicker than it opens on a busy machine
+        until = time.monotonic() + 20
+        while on_disk(lake) == before and time.monotonic() < until:
+            time.sleep(0.01)
+        written.append(on_disk(lake) != before)
+        raise ValueError("the disk says no")
 
     day_by_day = pl.concat([rows(*range(200_000), on=number) for number in range(3)])
     failing = day_by_day.with_columns(pl.col("number").map_batches(refuse, return_dtype=pl.Int32, is_elementwise=True))
     with pytest.raises(Exception, match="the disk says no"):
         lake.replace(TABLE, failing, day(0), day(2))
+    assert any(written), "no file was begun: the write failed before its first half"
     assert on_disk(lake) == before and held(lake) == [(0, 0)]
 
 
