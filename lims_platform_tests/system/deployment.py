@@ -6,6 +6,7 @@ Not here: what is tested (``test_*``), the browser (``browser``), or databases (
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,9 +18,21 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGSTER_STORES = ("RUNS", "EVENTS", "SCHEDULES", "LOGS", "ARTIFACTS")
+
+
+def facts_of(module: str, folder: Path) -> dict[str, Any]:
+    """What ``lims_platform_tests.<module>`` prints as JSON of what happened in ``folder``; in a process of its own, because
+    the laboratory is set by the environment.
+    """
+    line = [sys.executable, "-m", f"lims_platform_tests.{module}", str(folder)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def environment(data: Path, days: int, devices: int, results_per_day: int) -> dict[str, str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from lims_platform_tests.late_result import FEATURES
-from lims_platform_tests.system.deployment import ROOT
+from lims_platform_tests.system.deployment import facts_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SILVER = ["lab_results_history", "lab_results_quarantine", "lab_results_standardized"]
@@ -19,12 +16,7 @@ NONE: dict[str, list[str]] = {name: [] for name in FEATURES}
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened, in a process of its own because the laboratory is set by the environment."""
-    line = [sys.executable, "-m", "lims_platform_tests.late_result", str(tmp_path_factory.mktemp("late"))]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return facts_of("late_result", tmp_path_factory.mktemp("late"))
 
 
 def test_a_result_entered_today_makes_its_day_again_and_no_feature_row(facts: dict[str, Any]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from lims_platform_tests.reference_edit import MARTS, SILVER
-from lims_platform_tests.system.deployment import ROOT
+from lims_platform_tests.system.deployment import facts_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LAB = {"lab_results_history", "lab_results_standardized", "lab_results_quarantine"}
@@ -18,12 +15,7 @@ LAB = {"lab_results_history", "lab_results_standardized", "lab_results_quarantin
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened, in a process of its own because the laboratory is set by the environment."""
-    line = [sys.executable, "-m", "lims_platform_tests.reference_edit", str(tmp_path_factory.mktemp("edit"))]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return facts_of("reference_edit", tmp_path_factory.mktemp("edit"))
 
 
 def test_the_days_that_use_the_code_are_standardised_again_and_no_other(facts: dict[str, Any]) -> None:
